@@ -1,0 +1,227 @@
+"""Inside a worker: train one arm from an experiment alone and record it.
+
+The loop, the order of samples, the batches and the metrics stand here once, for both frameworks.
+A framework supplies a `Trainer`, which knows one step and nothing of epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from parity import environment, weights
+from parity.criterion import evaluate
+from parity.experiment import Experiment
+from parity.recording import Recording, with_prefix
+from shared_data.batches import FaceData, Subset, batches, epoch_order, load
+from shared_data.errors import InputError
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Trainer(Protocol):
+    """One side's network, loss and optimizer. Images are NHWC, labels int64 (batch,)."""
+
+    def train_batch(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]: ...
+    def predict_batch(self, images: np.ndarray) -> np.ndarray: ...
+    def weights(self) -> dict[str, np.ndarray]: ...
+    def load(self, values: dict[str, np.ndarray]) -> None: ...
+    def parameters(self) -> int: ...
+
+
+class Side(Protocol):
+    """A wing's `training` module."""
+
+    @staticmethod
+    def Trainer(experiment: Experiment, classes: int) -> Trainer: ...
+    @staticmethod
+    def environment() -> dict[str, Any]: ...
+
+
+def record(
+    framework: str, side: Side, experiment: Experiment, report: Report = lambda event: None
+) -> Recording:
+    """Train one arm from start to end.
+
+    `report` is called with an event per start, step, epoch and evaluation. A loss that is no
+    longer finite ends the run early: `error` of the recording then names the epoch and step.
+    """
+    started = time.monotonic()
+    data = load(
+        experiment.data,
+        ood=experiment.ood,
+        image_size=experiment.image_size,
+        synthetic_images=experiment.synthetic_images,
+        split_seed=experiment.split_seed,
+    )
+    trainer = side.Trainer(experiment, len(data.classes))
+    if experiment.init == "shared":
+        trainer.load(weights.draw(experiment, len(data.classes)))
+    own = side.environment()
+    recording = Recording(
+        framework=framework,
+        experiment=experiment,
+        backend=own["backend"],
+        parameters=trainer.parameters(),
+        data=data.summary(),
+        environment={**environment.describe(experiment), **own},
+        tensors=with_prefix("initial", trainer.weights()),
+    )
+    report({"event": "start", "epochs": experiment.epochs, "steps": _steps(experiment, data)})
+    recording.timings["prepare_seconds"] = time.monotonic() - started
+
+    durations: list[float] = []
+    for epoch in range(1, experiment.epochs + 1):
+        recording.error = _train_epoch(trainer, data, epoch, recording, durations, report)
+        if recording.error:
+            break
+        validation = evaluate_split(trainer, experiment, data.validation)
+        if not math.isfinite(validation["loss"]):
+            recording.error = f"the validation loss became {validation['loss']} in epoch {epoch}"
+            break
+        recording.history["val_loss"].append(validation["loss"])
+        recording.history["val_accuracy"].append(validation["accuracy"])
+        report({"event": "epoch", "epoch": epoch, **_last(recording.history)})
+    else:
+        for name, subset in _splits(data):
+            report({"event": "evaluate", "split": name})
+            recording.evaluation[name] = evaluate_split(trainer, experiment, subset)
+
+    recording.tensors.update(with_prefix("final", trainer.weights()))
+    if durations:  # the first step also compiles
+        recording.timings["first_step_seconds"] = durations[0]
+        recording.timings["seconds_per_step"] = statistics.median(durations[1:] or durations)
+    recording.timings["total_seconds"] = time.monotonic() - started
+    recording.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return recording
+
+
+def _train_epoch(
+    trainer: Trainer,
+    data: FaceData,
+    epoch: int,
+    recording: Recording,
+    durations: list[float],
+    report: Report,
+) -> str | None:
+    """One pass over the training images. Returns why it ended early, if it did."""
+    experiment = recording.experiment
+    losses, accuracies, sizes = [], [], []
+    order = epoch_order(len(data.train), experiment.seed, epoch)
+    steps = _steps(experiment, data)
+    ended = time.monotonic()
+    for step, (images, labels) in enumerate(training_batches(experiment, data, order, epoch), 1):
+        loss, accuracy = trainer.train_batch(images, labels)
+        begun, ended = ended, time.monotonic()
+        durations.append(ended - begun)  # the making of the batch included
+        if not math.isfinite(loss):
+            return f"the loss became {loss} in epoch {epoch}, step {step} of {steps}"
+        losses.append(loss)
+        accuracies.append(accuracy)
+        sizes.append(len(labels))
+        report({"event": "step", "epoch": epoch, "step": step, "loss": loss})
+    recording.steps["loss"] += losses
+    recording.steps["accuracy"] += accuracies
+    # Means over samples: the short last batch counts by its size.
+    recording.history["loss"].append(float(np.average(losses, weights=sizes)))
+    recording.history["accuracy"].append(float(np.average(accuracies, weights=sizes)))
+    return None
+
+
+def training_batches(
+    experiment: Experiment, data: FaceData, order: np.ndarray, epoch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches of one epoch, augmented if the experiment says so: the same on both sides."""
+    return batches(
+        data.train,
+        order,
+        experiment.batch_size,
+        experiment.precision,
+        _augmentation(experiment, epoch) if experiment.augment else None,
+    )
+
+
+def _augmentation(experiment: Experiment, epoch: int) -> Callable[..., np.ndarray]:
+    from shared_data import augment
+
+    def transform(positions: np.ndarray, images: np.ndarray) -> np.ndarray:
+        for position, image in zip(positions, images, strict=True):
+            image[:] = augment.apply(image, augment.draw(experiment.seed, epoch, int(position)))
+        return images
+
+    return transform
+
+
+def evaluate_split(trainer: Trainer, experiment: Experiment, subset: Subset) -> dict[str, Any]:
+    """Loss, accuracy, confusion matrix and ROC AUC in evaluation mode, in the subset's order."""
+    order = np.arange(len(subset))
+    parts = batches(subset, order, experiment.batch_size, experiment.precision)
+    logits = np.concatenate([trainer.predict_batch(images) for images, _ in parts])
+    return evaluate(logits, subset.labels)
+
+
+def main(framework: str, side: Callable[[], Side], arguments: list[str] | None = None) -> int:
+    """The command of a wing: `python -m keras_impl.record EXPERIMENT.json OUT`.
+
+    `side` imports the framework; it is called only once the environment is right.
+    """
+    module = f"{framework}_impl.record"
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=f"Train one experiment with {framework} and write its recording.",
+        epilog=f"example: python -m {module} experiment.json recordings/{framework}",
+    )
+    parser.add_argument("experiment", type=Path, help="JSON file of the experiment")
+    parser.add_argument("out", type=Path, help="folder for recording.json and tensors.safetensors")
+    parser.add_argument(
+        "--events", action="store_true", help="report progress on stdout, one JSON object a line"
+    )
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(arguments)
+
+    def report(event: dict[str, Any]) -> None:
+        if options.events:
+            print(json.dumps(event), flush=True)
+
+    try:
+        experiment = _read_experiment(options.experiment)
+        environment.enter(experiment, module, arguments)
+        recording = record(framework, side(), experiment, report)
+        recording.write(options.out)
+    except InputError as error:
+        report({"event": "refused", "error": str(error)})
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    report({"event": "done", "error": recording.error})
+    print(f"{recording.arm}: {recording.error or 'recorded'} ({options.out})", file=sys.stderr)
+    return 1 if recording.error else 0
+
+
+def _read_experiment(path: Path) -> Experiment:
+    try:
+        return Experiment.from_json(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read the experiment {path}: {error.strerror}") from None
+
+
+def _steps(experiment: Experiment, data: FaceData) -> int:
+    return math.ceil(len(data.train) / experiment.batch_size)
+
+
+def _splits(data: FaceData) -> list[tuple[str, Subset]]:
+    splits = [("train", data.train), ("validation", data.validation), ("test", data.test)]
+    return splits + ([("ood", data.ood)] if data.ood is not None else [])
+
+
+def _last(history: dict[str, list[float]]) -> dict[str, float]:
+    return {metric: values[-1] for metric, values in history.items()}

@@ -1,0 +1,84 @@
+"""What all commands share: the experiment's flags, and how a command ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from parity.experiment import PROFILES, VARIANTS, Experiment
+from shared_data.errors import InputError
+
+EXIT_PASS, EXIT_FAIL, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def add_experiment_flags(parser: argparse.ArgumentParser) -> None:
+    """`--profile`, and one flag per field of `Experiment`; a flag overrides the profile."""
+    group = parser.add_argument_group("experiment (a flag overrides the profile)")
+    group.add_argument(
+        "--profile",
+        default="quick",
+        metavar="NAME",
+        help=f"{', '.join(PROFILES)} (default quick)",
+    )
+    for item in fields(Experiment):
+        if not item.metadata.get("flag", True) or item.name == "padding":
+            continue
+        text = item.metadata["help"]
+        if item.name == "variant":
+            text += ": " + ", ".join(VARIANTS)
+        kinds: dict[str, Any] = {"int": int, "float": float}
+        group.add_argument(
+            "--" + item.name.replace("_", "-"),
+            dest=item.name,
+            type=kinds.get(str(item.type), str),
+            choices=item.metadata.get("choices"),
+            default=argparse.SUPPRESS,
+            metavar=None if item.metadata.get("choices") else item.name.split("_")[-1].upper(),
+            help=text,
+        )
+    group.add_argument(
+        "--padding",
+        default="both",
+        choices=("0", "1", "both"),
+        help="padding of the 3x3 convolutions (default both)",
+    )
+
+
+def experiments(options: argparse.Namespace) -> list[Experiment]:
+    """The experiments that the flags ask for, one per padding."""
+    names = {item.name for item in fields(Experiment)} - {"padding"}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    paddings = (0, 1) if options.padding == "both" else (int(options.padding),)
+    variant = given.pop("variant", "baseline")
+    return [
+        Experiment.of(variant, options.profile, padding=padding, **given) for padding in paddings
+    ]
+
+
+def writable(folder: Path) -> Path:
+    """Make `folder`; raise `InputError` now, not after an hour, if nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}. Give another folder with --out."
+        ) from None
+
+
+def run(command: Callable[[], int]) -> int:
+    """The exit status of a command; what is wrong with a request is a message, not a traceback."""
+    try:
+        return command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        print("interrupted: all workers ended", file=sys.stderr)
+        return EXIT_INTERRUPTED

@@ -1,0 +1,133 @@
+"""`python -m parity.compare`: train both frameworks on the same faces, say whether they agree."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from parity import cli, environment, worker
+from parity.criterion import TOLERANCE
+from parity.experiment import Experiment
+from parity.recording import Recording, write_atomically
+from parity.worker import Arm, Failure
+from shared_data.errors import InputError
+
+EXAMPLES = """examples:
+  python -m parity.compare --variant additional_layers
+  python -m parity.compare --variant lr_10x --padding 0 --seed 9
+  python -m parity.compare --profile paper --data faces/ --ood other-faces/ --out runs/paper
+  python -m parity.compare --json > report.json
+
+exit status: 0 every port pair agrees, 1 one does not, 2 the request or the data is wrong or an
+arm could not finish, 130 interrupted"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    return cli.run(lambda: compare(options))
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m parity.compare",
+        description="Train the network in Keras and in PyTorch from matched seeds and compare.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help="largest absolute difference of a final metric (default %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, help="folder for all results (default runs/<id>)")
+    parser.add_argument(
+        "--jobs", type=int, help="arms at a time (default: as many as the cores have threads for)"
+    )
+    parser.add_argument("--json", action="store_true", help="print report.json to standard output")
+    cli.add_experiment_flags(parser)
+    return parser.parse_args(arguments)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Prepare the data, run the arms, judge them, write and print the report."""
+    if not 0 <= options.tolerance < float("inf"):
+        raise InputError(f"--tolerance: expected a finite number from 0, got {options.tolerance}")
+    experiments = cli.experiments(options)
+    arms = [Arm(side, each) for side in worker.FRAMEWORKS for each in experiments]
+    out = cli.writable(options.out or Path("runs") / comparison_id(experiments))
+
+    from parity.report.live import Progress
+
+    jobs = _jobs(options.jobs, experiments[0])
+    with Progress([arm.id for arm in arms], experiments[0].epochs) as progress:
+        _prepare(experiments[0], progress)
+        results = worker.run(arms, out, jobs=jobs, observe=progress.event)
+    report = _report(results, experiments, options)
+    _publish(report, out, as_json=options.json)
+    return {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL}.get(report["verdict"], cli.EXIT_REFUSED)
+
+
+def comparison_id(experiments: list[Experiment]) -> str:
+    """Names a comparison by its experiments: the same request has the same id everywhere."""
+    digest = hashlib.sha256(" ".join(each.id for each in experiments).encode()).hexdigest()[:10]
+    return f"{experiments[0].variant}-s{experiments[0].seed}-{digest}"
+
+
+def _jobs(asked: int | None, experiment: Experiment) -> int:
+    if asked is not None and asked < 1:
+        raise InputError(f"--jobs: expected at least 1, got {asked}")
+    return asked or max(1, environment.cores() // environment.thread_count(experiment))
+
+
+def _prepare(experiment: Experiment, progress: Any) -> None:
+    """Fill the cache once, before the workers, and refuse bad data before any of them starts."""
+    from shared_data.batches import load
+
+    load(
+        experiment.data,
+        ood=experiment.ood,
+        image_size=experiment.image_size,
+        synthetic_images=experiment.synthetic_images,
+        split_seed=experiment.split_seed,
+        on_progress=progress.preparing,
+    )
+
+
+def _report(
+    results: dict[str, Recording | Failure],
+    experiments: list[Experiment],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    from parity.report import build_report
+
+    recordings = [result for result in results.values() if isinstance(result, Recording)]
+    failures = {r.arm: r.message for r in results.values() if isinstance(r, Failure)}
+    asked = {**experiments[0].to_dict(), "padding": options.padding}
+    return build_report(recordings, asked, failures, options.tolerance)
+
+
+def _publish(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    from parity.report import to_json
+    from parity.report.figures import curves
+    from parity.report.table import render
+
+    text = to_json(report)
+    write_atomically(out / "report.json", text.encode())
+    if any(arm["history"]["loss"] for arm in report["arms"]):
+        curves(report, out)
+    if as_json:
+        print(text, end="")
+    else:
+        render(report)
+        print(f"report, curves and recordings: {out}/")
+    for arm in report["arms"]:
+        if arm["error"]:
+            print(f"error: {arm['id']}: {arm['error']}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

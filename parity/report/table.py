@@ -1,0 +1,184 @@
+"""The report as text that a person can read at a glance, on a terminal or in a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from parity.criterion import DECIDING_ROLE
+from parity.experiment import VARIANTS
+from parity.recording import METRICS
+from shared_data.errors import printable
+
+ROLES = {DECIDING_ROLE: "port", "as_published": "as published"}
+COLOURS = {"pass": "bold green", "fail": "bold red", "error": "bold magenta"}
+FILE_WIDTH = 100  # columns where the output is no terminal
+
+
+def render(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the report; to standard output, unless a console is given."""
+    if console is None:
+        console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH, highlight=False)
+    for part in _parts(report):
+        console.print(part)
+
+
+def sentence(report: Mapping[str, Any]) -> str:
+    """The verdict in plain words."""
+    tolerance = report["tolerance"]
+    port = [pair for pair in report["pairs"] if pair["role"] == DECIDING_ROLE]
+    if report["verdict"] == "pass":
+        largest = max(pair["criterion"][m]["difference"] for pair in port for m in METRICS)
+        return (
+            "PASS: with the same padding PyTorch replicates Keras: no final metric differs by "
+            f"more than {tolerance:g} (largest difference {difference(largest)})."
+        )
+    if report["verdict"] == "fail":
+        return f"FAIL: {'; '.join(_failure(p) for p in port if p['verdict'] == 'fail')}."
+    undecided = [f"{p['left']} and {p['right']}" for p in port if p["verdict"] == "error"]
+    if undecided:
+        return f"ERROR: no verdict: {'; '.join(undecided)} could not be compared, see above."
+    return "ERROR: no verdict: there is no pair of a Keras and a PyTorch arm with equal padding."
+
+
+def number(value: float | None) -> str:
+    """A loss or a fraction to 4 decimals; large ones to 4 digits; `-` where nothing was measured.
+
+    >>> number(0.99224), number(284.194304), number(None)
+    ('0.9922', '284.2', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def difference(value: float | None) -> str:
+    """As `number`, but what 4 decimals would hide keeps its order of magnitude.
+
+    >>> difference(0.0198), difference(5.2e-14), difference(0.0)
+    ('0.0198', '5e-14', '0')
+    """
+    if value is None or abs(value) >= 0.00005:
+        return number(value)
+    return f"{value:.0e}" if value else "0"
+
+
+def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield _header(report)
+    if report["data"]["splits"]:
+        yield _splits(report["data"])
+    yield _arms(report)
+    yield from _errors(report)
+    if report["pairs"]:
+        yield _pairs(report)
+    yield Text(sentence(report), style=COLOURS[report["verdict"]])
+
+
+def _header(report: Mapping[str, Any]) -> Text:
+    experiment, data = report["experiment"], report["data"]
+    side = experiment["image_size"]
+    left_out = len(data.get("duplicates", ()))
+    lines = [
+        f": {VARIANTS[experiment['variant']].summary}",
+        f"images {side}x{side}, width {experiment['width']:g}, {experiment['epochs']} epochs of "
+        f"batches of {experiment['batch_size']}, learning rate {experiment['learning_rate']:g}, "
+        f"seed {experiment['seed']}, {experiment['precision']}, {experiment['device']}",
+        f"data {printable(str(data['source']))}, digest {(data['digest'] or 'unknown')[:12]}, "
+        f"{left_out} {'duplicate' if left_out == 1 else 'duplicates'} left out",
+    ]
+    return Text(experiment["variant"], style="bold").append("\n".join(lines), style="not bold")
+
+
+def _splits(data: Mapping[str, Any]) -> RenderableType:
+    """The study's Table 1: images of each class in each split."""
+    splits = data["splits"]
+    classes = list(next(iter(splits.values())))
+    table = _table("split", *classes, "all")
+    for split, counts in splits.items():
+        table.add_row(split, *(str(counts[name]) for name in classes), str(sum(counts.values())))
+    return table
+
+
+def _arms(report: Mapping[str, Any]) -> RenderableType:
+    with_ood = any(arm["ood"] for arm in report["arms"])
+    ood_heading = ["ood\nacc"] if with_ood else []
+    headings = ("loss", "acc", "val\nloss", "val\nacc", "test\nacc", "test\nAUC", *ood_heading)
+    table = _table("arm", "parameters", *headings, "s per\nstep", "peak\nmemory")
+    for arm in report["arms"]:
+        test, ood = arm["test"] or {}, arm["ood"] or {}
+        measured = [arm["history"][metric][-1:] for metric in METRICS]
+        cells = [number(last[0] if last else None) for last in measured]
+        cells += [number(test.get("accuracy")), number(test.get("roc_auc"))]
+        cells += [number(ood.get("accuracy"))] if with_ood else []
+        cells += [_seconds(arm["seconds_per_step"]), _gigabytes(arm["peak_memory_bytes"])]
+        parameters = "-" if arm["parameters"] is None else f"{arm['parameters']:,}"
+        table.add_row(arm["id"], parameters, *cells)
+    return table
+
+
+def _errors(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Why an arm or a pair has no result; a pair that merely repeats its arm's reason is silent."""
+    failed = {arm["id"]: arm["error"] for arm in report["arms"] if arm["error"]}
+    reasons = dict(failed)
+    for pair in report["pairs"]:
+        if pair["error"] and not {pair["left"], pair["right"]} & failed.keys():
+            reasons[f"{pair['left']} and {pair['right']}"] = pair["error"]
+    for name, reason in reasons.items():
+        lines = [printable(line) for line in reason.splitlines()]
+        yield Text(f"{name}: ", style="bold magenta").append("\n  ".join(lines), style="default")
+    if reasons:
+        yield Text()
+
+
+def _pairs(report: Mapping[str, Any]) -> RenderableType:
+    tolerance = f"! = differ by more than {report['tolerance']:g}"
+    table = _table("left", "right", "compared as", "loss", "acc", "val loss", "val acc", "verdict")
+    table.caption = f"absolute differences after the last epoch; {tolerance}"
+    table.columns[2].justify = "left"
+    for pair in report["pairs"]:
+        cells = [_judged(pair["criterion"].get(metric)) for metric in METRICS]
+        verdict = Text(pair["verdict"], style=COLOURS[pair["verdict"]])
+        left, right = pair["left"], pair["right"]
+        quiet = None if pair["role"] == DECIDING_ROLE else "dim"
+        table.add_row(left, right, ROLES[pair["role"]], *cells, verdict, style=quiet)
+    return table
+
+
+def _judged(judged: Mapping[str, Any] | None) -> Text:
+    if judged is None:
+        return Text("-  ")
+    if judged["within"]:
+        return Text(f"{difference(judged['difference'])}  ")
+    return Text(f"{difference(judged['difference'])} !", style="red")
+
+
+def _failure(pair: Mapping[str, Any]) -> str:
+    outside = [
+        f"{metric.replace('_', ' ')} by {difference(judged['difference'])}"
+        for metric, judged in pair["criterion"].items()
+        if not judged["within"]
+    ]
+    return f"{pair['right']} does not replicate {pair['left']}: they differ in {', '.join(outside)}"
+
+
+def _table(first: str, *others: str) -> Table:
+    """A table whose first column is text, the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _gigabytes(value: int | None) -> str:
+    return f"{value / 1e9:.2f} GB" if value else "-"

@@ -1,0 +1,158 @@
+"""Run arms, each in a fresh process of its own, and bring back their recordings."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from parity import environment
+from parity.experiment import Experiment
+from parity.recording import Recording, arm_id, write_atomically
+from shared_data.errors import InputError
+
+FRAMEWORKS = ("keras", "torch")
+LAST_LINES = 15  # of a dead worker's log, shown to the user
+GRACE_SECONDS = 5.0
+
+Observer = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison: an experiment and the framework that runs it."""
+
+    framework: str
+    experiment: Experiment
+
+    @property
+    def id(self) -> str:
+        return arm_id(self.framework, self.experiment)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an arm left no complete recording, in words for the user."""
+
+    arm: str
+    message: str
+
+
+def run(
+    arms: Sequence[Arm], folder: Path, *, jobs: int, observe: Observer
+) -> dict[str, Recording | Failure]:
+    """Run every arm, at most `jobs` at a time, each into `folder/<arm id>`.
+
+    Threads per arm come from the experiment, so the numbers do not depend on `jobs`. One arm's
+    failure leaves the others alone. Interrupted, all workers are ended before the exception
+    goes on; a recording is either complete or not there.
+    """
+    pool = _Pool(observe)
+    with ThreadPoolExecutor(max_workers=jobs) as executor:
+        try:
+            futures = {executor.submit(pool.run, arm, folder / arm.id): arm for arm in arms}
+            finished = {futures[done].id: done.result() for done in as_completed(futures)}
+        except BaseException:
+            pool.close()
+            executor.shutdown(cancel_futures=True)
+            raise
+    return {arm.id: finished[arm.id] for arm in arms}
+
+
+class _Pool:
+    """The living workers, so that all can be ended at once."""
+
+    def __init__(self, observe: Observer) -> None:
+        self._observe = observe
+        self._lock = Lock()
+        self._living: set[subprocess.Popen[str]] = set()
+        self._closed = False
+
+    def run(self, arm: Arm, folder: Path) -> Recording | Failure:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recording.json").unlink(missing_ok=True)  # an earlier run's is not ours
+        write_atomically(folder / "experiment.json", arm.experiment.to_json().encode())
+        log = folder / "worker.log"
+        with log.open("w") as errors:
+            process = self._start(arm, folder, errors)
+            refusal = self._follow(arm, process)
+            code = process.wait()
+        with self._lock:
+            self._living.discard(process)
+        try:
+            if refusal:
+                raise InputError(refusal)
+            if code not in (0, 1):  # 1: the recording says itself why it ended early
+                raise InputError(_post_mortem(arm, code, log))
+            return Recording.read(folder)
+        except InputError as error:
+            self._observe(arm.id, {"event": "failed", "error": str(error)})
+            return Failure(arm.id, str(error))
+
+    def close(self) -> None:
+        """End every worker, and let none start any more."""
+        with self._lock:
+            self._closed = True
+            living = list(self._living)
+        for process in living:
+            _signal(process, signal.SIGTERM)
+        for process in living:
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGKILL)
+
+    def _start(self, arm: Arm, folder: Path, errors: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", f"{arm.framework}_impl.record", "--events"]
+        with self._lock:
+            if self._closed:
+                raise InterruptedError("the run was ended")
+            process = subprocess.Popen(
+                [*command, str(folder / "experiment.json"), str(folder)],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, **environment.variables(arm.experiment)},
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends them
+            )
+            self._living.add(process)
+            return process
+
+    def _follow(self, arm: Arm, process: subprocess.Popen[str]) -> str | None:
+        """Pass the worker's events on until it closes its stdout. Returns a refusal's text."""
+        assert process.stdout is not None
+        refusal = None
+        for line in process.stdout:
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a library printed something
+            if event["event"] == "refused":
+                refusal = event["error"]
+            else:
+                self._observe(arm.id, event)
+        return refusal
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _post_mortem(arm: Arm, code: int, log: Path) -> str:
+    killed = code < 0
+    how = f"was killed by {signal.Signals(-code).name}" if killed else f"ended with code {code}"
+    hint = " It may have run out of memory: try a smaller --batch-size." if code == -9 else ""
+    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] or ["(none)"]
+    last = "\n".join(f"    {line}" for line in lines)
+    return f"the worker of {arm.id} {how}.{hint} Its last lines ({log}):\n{last}"

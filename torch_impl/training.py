@@ -1,0 +1,131 @@
+"""One arm's network under training, in PyTorch. Its twin is `keras_impl/training.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parity import weights
+from parity.experiment import Experiment
+from shared_data.errors import InputError
+from torch_impl.builders import build
+
+
+class Trainer:
+    """The network, its loss and its optimizer: what an arm needs of a framework, and no more.
+
+    Raises `InputError` where the experiment's device is not to be had.
+    """
+
+    def __init__(self, experiment: Experiment, classes: int) -> None:
+        _require(experiment)
+        _deterministic(experiment)
+        torch.manual_seed(experiment.seed)
+        self.specs = weights.specs(experiment, classes)
+        self.classes = classes
+        self.device = torch.device(experiment.device)
+        self.model = build(experiment, classes).to(self.device)
+        self.loss = nn.CrossEntropyLoss()
+        self.optimizer = make_optimizer(self.model, experiment)
+
+    def train_batch(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+        """One step. Images NHWC, labels int (batch,). Loss and accuracy are from before it."""
+        targets = torch.from_numpy(labels).to(self.device)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.model(self._images(images))
+        loss = self.loss(logits, targets)
+        loss.backward()
+        self.optimizer.step()
+        accuracy = (logits.detach().argmax(1) == targets).double().mean()
+        return loss.item(), accuracy.item()
+
+    def predict_batch(self, images: np.ndarray) -> np.ndarray:
+        """Logits (batch, classes) of images NHWC, in evaluation mode."""
+        self.model.eval()
+        with torch.inference_mode():
+            logits: np.ndarray = self.model(self._images(images)).cpu().numpy()
+        return logits
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Copies of the parameters under canonical names, in canonical layout."""
+        values = (p.detach().cpu().numpy() for p in self.model.parameters())
+        return {
+            spec.name: weights.from_torch(spec, v).copy()
+            for spec, v in zip(self.specs, values, strict=True)
+        }
+
+    def load(self, values: Mapping[str, np.ndarray]) -> None:
+        """Set every parameter. Raises `ValueError` unless `values` are exactly the canonical."""
+        weights.check(self.specs, values)
+        with torch.no_grad():
+            for spec, parameter in zip(self.specs, self.model.parameters(), strict=True):
+                parameter.copy_(torch.from_numpy(weights.to_torch(spec, values[spec.name])))
+
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def _images(self, images: np.ndarray) -> Tensor:
+        """NHWC bytes seen as NCHW: no copy, and channels last in memory is the faster layout."""
+        return torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+
+
+class KerasAdam(torch.optim.Adam):
+    """Adam with Keras' epsilon, which stands beside the uncorrected root of the second moment.
+
+    Keras:    w -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
+    PyTorch:  w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps')
+    They are equal for eps' = eps / sqrt(1 - b2^t), set anew before each step t.
+    """
+
+    def __init__(self, parameters: Any, lr: float, epsilon: float = 1e-7) -> None:
+        super().__init__(parameters, lr=lr, betas=(0.9, 0.999), eps=epsilon)
+        self.epsilon = epsilon
+        self.steps = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.steps += 1
+        for group in self.param_groups:
+            group["eps"] = self.epsilon / math.sqrt(1 - group["betas"][1] ** self.steps)
+        return super().step(closure)
+
+
+def make_optimizer(model: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
+    """PyTorch's Adam, or, aligned, one that takes Keras' steps."""
+    if experiment.optimizer == "native":
+        return torch.optim.Adam(model.parameters(), lr=experiment.learning_rate)
+    return KerasAdam(model.parameters(), lr=experiment.learning_rate)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and settings that can change this side's numbers."""
+    return {
+        "torch": torch.__version__,
+        "backend": "torch",
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _deterministic(experiment: Experiment) -> None:
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if experiment.threads:
+        torch.set_num_threads(experiment.threads)
+
+
+def _require(experiment: Experiment) -> None:
+    if experiment.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "--device cuda: this build of PyTorch finds no GPU. Install a CUDA build, or use "
+            "--device cpu."
+        )
