@@ -1,15 +1,14 @@
 """Train and record one arm in Keras: `python -m keras_impl.record EXPERIMENT.json OUT`."""
 
-import importlib
 import sys
-from types import ModuleType
 
 from parity import arm
 
 
-def side() -> ModuleType:
-    """Imported only now: the environment must be right before the framework loads."""
-    return importlib.import_module("keras_impl.training")
+def side() -> arm.Side:
+    from keras_impl import training  # only now: Keras reads its environment when it is imported
+
+    return training
 
 
 if __name__ == "__main__":

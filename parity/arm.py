@@ -42,10 +42,10 @@ class Trainer(Protocol):
 class Side(Protocol):
     """A wing's `training` module."""
 
-    @staticmethod
-    def Trainer(experiment: Experiment, classes: int) -> Trainer: ...
-    @staticmethod
-    def environment() -> dict[str, Any]: ...
+    @property
+    def Trainer(self) -> Callable[[Experiment, int], Trainer]: ...
+    @property
+    def environment(self) -> Callable[[], dict[str, Any]]: ...
 
 
 def record(

@@ -216,7 +216,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 def _check(item: dataclasses.Field[Any], value: Any) -> None:
     """Type, choices and bounds of one field, as its metadata states them."""
     flag = "--" + item.name.replace("_", "-")
-    kinds = {"int": int, "float": (int, float), "str": str, "bool": bool}
+    kinds: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
     kind = str(item.type).removesuffix(" | None")
     optional = str(item.type).endswith("| None")
     if value is None and optional:

@@ -42,8 +42,8 @@ def build(experiment: Experiment, classes: int = CLASSES) -> nn.Sequential:
     modules["dense1"] = nn.Linear(channels * experiment.feature_map**2, experiment.hidden_units)
     modules["dense1_relu"] = nn.ReLU()
     modules["dense2"] = nn.Linear(experiment.hidden_units, classes)
-    model = nn.Sequential(modules)
-    return model.to(getattr(torch, experiment.precision), memory_format=torch.channels_last)
+    model = nn.Sequential(modules).to(dtype=getattr(torch, experiment.precision))
+    return model.to(memory_format=torch.channels_last)
 
 
 def build_cnn(variant: str = "baseline", *, classes: int = CLASSES, **fields: Any) -> nn.Sequential:

@@ -1,15 +1,14 @@
 """Train and record one arm in PyTorch: `python -m torch_impl.record EXPERIMENT.json OUT`."""
 
-import importlib
 import sys
-from types import ModuleType
 
 from parity import arm
 
 
-def side() -> ModuleType:
-    """Imported only now: the environment must be right before the framework loads."""
-    return importlib.import_module("torch_impl.training")
+def side() -> arm.Side:
+    from torch_impl import training  # only now: PyTorch reads its environment when it is imported
+
+    return training
 
 
 if __name__ == "__main__":

@@ -12,18 +12,22 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from parity.recording import write_atomically
 
-# Two hues that colour-blind readers tell apart (Okabe and Ito), each pale for the broad Keras line
-# and dark for the thin PyTorch line on it: both stay visible where the curves coincide.
-PALE = {"training": "#9ecae9", "validation": "#fbc98a"}
+# Two hues that colour-blind readers tell apart, each pale for the broad Keras line and dark for the
+# thin PyTorch line on it. All four stay visible where they coincide: the validation line is the
+# narrower one, and its dashes fall into the gaps of the training line's.
+PALE = {"training": "#9ecae9", "validation": "#fdc57f"}
 DARK = {"training": "#08457e", "validation": "#a63c00"}
+BREADTH = {"training": 9, "validation": 4.5}  # points
+DASHES = {"training": (0, (4, 4)), "validation": (4, (4, 4))}
 PREFIX = {"training": "", "validation": "val_"}
 MEASURES = {"loss": "loss (nats)", "accuracy": "accuracy"}
-INK, GRID = "#333333", "#e6e6e6"
+INK, FAINT, GRID = "#333333", "#707070", "#e6e6e6"
 LOG_FROM = 5.0  # an untrained network has 0.7; beyond this a linear axis flattens all the rest
 MARKED_EPOCHS = 20  # more than this many markers hide the line
 
@@ -36,7 +40,7 @@ def curves(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """
     if not any(arm["history"]["loss"] for arm in report["arms"]):
         return []
-    style = {
+    style: dict[Any, Any] = {
         "svg.hashsalt": "parity",  # else the ids inside the SVG differ from run to run
         "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
         "font.size": 10,
@@ -56,52 +60,68 @@ def curves(report: Mapping[str, Any], folder: Path) -> list[Path]:
 def draw(report: Mapping[str, Any]) -> Figure:
     """The figure itself: loss on the left, accuracy on the right, a row per padding."""
     paddings = sorted({arm["padding"] for arm in report["arms"]})
-    figure = Figure(figsize=(10, 1.6 + 2.9 * len(paddings)), layout="constrained")
+    layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1, hspace=0.04)
+    figure = Figure(figsize=(10, 1.6 + 2.9 * len(paddings)), layout=layout)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1, hspace=0.04)
-    panels = figure.subplots(len(paddings), len(MEASURES), sharex=True, squeeze=False)
+    panels = figure.subplots(len(paddings), len(MEASURES), sharex=True, sharey="col", squeeze=False)
     for row, padding in zip(panels, paddings, strict=True):
         arms = [arm for arm in report["arms"] if arm["padding"] == padding]
         for axes, measure in zip(row, MEASURES, strict=True):
             _panel(axes, arms, measure)
-            axes.set_title(_title(report, padding, measure), loc="left", fontsize=10)
-    for axes in panels[-1]:
-        axes.set_xlabel("epoch")
+            axes.set_title(f"padding {padding}", loc="left", fontsize=10, fontweight="bold")
+            apart = _apart(report, padding, measure)
+            axes.set_title(apart, loc="right", fontsize=8.5, color=FAINT)
+    for measure, column in zip(MEASURES, panels.T, strict=True):
+        scale = _scale(column[0], report["arms"], measure)  # the axis is shared by all rows
+        for axes in column:
+            axes.set_ylabel(MEASURES[measure] + scale)
+        column[-1].set_xlabel("epoch")
     experiment = report["experiment"]
     figure.suptitle(
-        f"{experiment['variant']}, seed {experiment['seed']}: {report['verdict']}",
+        f"{experiment['variant']}, seed {experiment['seed']}: {report['verdict']} "
+        f"(tolerance {report['tolerance']:g})",
         x=0.012,
         ha="left",
         fontsize=13,
         fontweight="bold",
     )
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        handles=_legend(), loc="outside lower center", ncols=4, frameon=False, handlelength=3
+    )
     return figure
 
 
 def _panel(axes: Axes, arms: Sequence[Mapping[str, Any]], measure: str) -> None:
-    finite = []
-    for arm in sorted(arms, key=lambda arm: str(arm["framework"])):  # keras below torch
+    for arm in arms:
         for part, prefix in PREFIX.items():
-            values = [
-                math.nan if value is None else value for value in arm["history"][prefix + measure]
-            ]
-            finite += [value for value in values if math.isfinite(value)]
+            values = _values(arm, prefix + measure)
             epochs = range(1, len(values) + 1)
             axes.plot(epochs, values, **_line(arm["framework"], part, len(values)))
-    axes.set_ylabel(MEASURES[measure])
-    if measure == "loss" and max(finite, default=0) > LOG_FROM:
-        axes.set_yscale("log")
-        axes.set_ylabel(f"{MEASURES[measure]}, logarithmic")
-    elif measure == "loss":
-        axes.set_ylim(bottom=0)
-    else:
-        axes.set_ylim(top=1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(color=GRID)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+
+
+def _scale(axes: Axes, arms: Sequence[Mapping[str, Any]], measure: str) -> str:
+    """Limits that leave room for the broad lines. Returns what the label must say of the scale."""
+    names = [prefix + measure for prefix in PREFIX.values()]
+    values = [value for arm in arms for name in names for value in _values(arm, name)]
+    finite = [value for value in values if math.isfinite(value)]
+    if measure == "accuracy":
+        axes.set_ylim(min(finite, default=0.0) - 0.04, 1.03)
+    elif max(finite, default=0.0) > LOG_FROM:
+        axes.set_yscale("log")
+        return ", logarithmic"
+    else:
+        top = max(finite, default=0.0) or 1.0
+        axes.set_ylim(-0.04 * top, 1.07 * top)
+    return ""
+
+
+def _values(arm: Mapping[str, Any], metric: str) -> list[float]:
+    return [math.nan if value is None else value for value in arm["history"][metric]]
 
 
 def _line(framework: str, part: str, epochs: int) -> dict[str, Any]:
@@ -109,45 +129,50 @@ def _line(framework: str, part: str, epochs: int) -> dict[str, Any]:
     if framework == "keras":
         return {
             "color": PALE[part],
-            "linewidth": 6,
+            "linewidth": BREADTH[part],
             "solid_capstyle": "round",
             "marker": "o" if marked else "",
-            "markersize": 9,
-            "zorder": 2,
+            "markersize": BREADTH[part] + 2,
+            "zorder": 2,  # below every PyTorch line
         }
     return {
         "color": DARK[part],
         "linewidth": 1.5,
-        "linestyle": (0, (4, 2)),
+        "linestyle": DASHES[part],
         "marker": "o" if marked else "",
         "markersize": 3.5,
         "zorder": 3,
     }
 
 
-def _title(report: Mapping[str, Any], padding: int, measure: str) -> str:
-    """`padding 0` and, where the pair was judged, how far apart the last epochs are."""
+def _apart(report: Mapping[str, Any], padding: int, measure: str) -> str:
+    """How far apart the two arms are after the last epoch, or which of them did not finish."""
     for pair in report["pairs"]:
         ours = pair["left"].endswith(f"-p{padding}") and pair["right"].endswith(f"-p{padding}")
         if ours and pair["criterion"]:
-            apart = [
-                "not finite" if judged["difference"] is None else f"{judged['difference']:.2g}"
-                for judged in (pair["criterion"][prefix + measure] for prefix in PREFIX.values())
+            differences = [
+                f"{part} {_amount(pair['criterion'][prefix + measure]['difference'])}"
+                for part, prefix in PREFIX.items()
             ]
-            return (
-                f"padding {padding}, apart in the last epoch: "
-                f"training {apart[0]}, validation {apart[1]}"
-            )
-    return f"padding {padding}"
+            return f"final difference: {', '.join(differences)}"
+    failed = [a["id"] for a in report["arms"] if a["error"] and a["padding"] == padding]
+    return f"did not finish: {', '.join(failed)}" if failed else ""
+
+
+def _amount(difference: float | None) -> str:
+    return "not finite" if difference is None else f"{difference:.2g}"
 
 
 def _legend() -> list[Line2D]:
-    """Four samples, drawn as in the panels."""
-    return [
-        Line2D([], [], label=f"{name}, {part}", **_line(framework, part, 1))
-        for part in PREFIX
-        for framework, name in (("keras", "Keras"), ("torch", "PyTorch"))
-    ]
+    """Four samples, drawn as in the panels but with whole dashes."""
+    samples = []
+    for part in PREFIX:
+        dashed = {**_line("torch", part, 1), "linestyle": DASHES["training"]}
+        samples += [
+            Line2D([], [], label=f"Keras, {part}", **_line("keras", part, 1)),
+            Line2D([], [], label=f"PyTorch, {part}", **dashed),
+        ]
+    return samples
 
 
 def _save(figure: Figure, path: Path, **options: Any) -> Path:

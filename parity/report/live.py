@@ -158,7 +158,7 @@ class Progress:
             table = Table.grid(padding=(0, 2, 0, 0))
             table.add_column(no_wrap=True)
             table.add_column(no_wrap=True, min_width=11)
-            table.add_column(ratio=1)
+            table.add_column(ratio=1, no_wrap=True)
             for _ in range(3):
                 table.add_column(no_wrap=True, justify="right")
             table.expand = True
@@ -179,7 +179,9 @@ def _cells(line: _Line) -> Iterator[Text | ProgressBar]:
     else:
         yield Text("failed" if failed else line.state, style="red" if failed else "")
     if failed:
-        yield Text(line.state.removeprefix("failed: "), style="red", overflow="ellipsis")
+        yield Text(
+            line.state.removeprefix("failed: "), style="red", no_wrap=True, overflow="ellipsis"
+        )
     else:
         yield _bar(line.done, line.total)
     yield Text("" if line.loss is None else f"loss {line.loss:.4f}")
@@ -187,7 +189,7 @@ def _cells(line: _Line) -> Iterator[Text | ProgressBar]:
     if line.state in ("waiting", "training"):
         yield Text("" if line.left is None else f"{_clock_time(line.left)} left")
     else:
-        yield Text(_clock_time(line.elapsed))
+        yield Text("" if line.started is None else _clock_time(line.elapsed))
 
 
 def _plain(line: _Line, event: Mapping[str, Any]) -> Iterator[str]:
@@ -200,7 +202,7 @@ def _plain(line: _Line, event: Mapping[str, Any]) -> Iterator[str]:
             for name in ("loss", "accuracy", "val_loss", "val_accuracy")
             if event.get(name) is not None
         )
-        left = [] if line.left is None else [f"{_clock_time(line.left)} left"]
+        left = [f"{_clock_time(line.left)} left"] if line.left else []
         speed = [_speed(line)] if line.seconds_per_step else []
         yield ", ".join([f"epoch {line.epoch}/{line.epochs}: {', '.join(metrics)}", *speed, *left])
     elif event["event"] in ("done", "failed"):

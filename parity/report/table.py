@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,14 +18,17 @@ from shared_data.errors import printable
 
 ROLES = {DECIDING_ROLE: "port", "as_published": "as published"}
 COLOURS = {"pass": "bold green", "fail": "bold red", "error": "bold magenta"}
-FILE_WIDTH = 100  # columns where the output is no terminal
+FILE_WIDTH = 100  # columns where the output is no terminal; tables fit into 80 by smaller gaps
 
 
 def render(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the report; to standard output, unless a console is given."""
     if console is None:
         console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH, highlight=False)
+    tight = console.width < FILE_WIDTH
     for part in _parts(report):
+        if isinstance(part, Table):
+            part.padding = (0, 0) if tight else (0, 1, 0, 0)
         console.print(part)
 
 
@@ -40,7 +43,8 @@ def sentence(report: Mapping[str, Any]) -> str:
             f"more than {tolerance:g} (largest difference {difference(largest)})."
         )
     if report["verdict"] == "fail":
-        return f"FAIL: {'; '.join(_failure(p) for p in port if p['verdict'] == 'fail')}."
+        failures = "; ".join(_failure(pair) for pair in port if pair["verdict"] == "fail")
+        return f"FAIL: {failures}. The tolerance is {tolerance:g}."
     undecided = [f"{p['left']} and {p['right']}" for p in port if p["verdict"] == "error"]
     if undecided:
         return f"ERROR: no verdict: {'; '.join(undecided)} could not be compared, see above."
@@ -69,14 +73,15 @@ def difference(value: float | None) -> str:
     return f"{value:.0e}" if value else "0"
 
 
-def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
-    yield _header(report)
+def _parts(report: Mapping[str, Any]) -> Iterator[Text | Table]:
+    blank = Text()
+    yield from (_header(report), blank)
     if report["data"]["splits"]:
-        yield _splits(report["data"])
-    yield _arms(report)
+        yield from (_splits(report["data"]), blank)
+    yield from (_arms(report), blank)
     yield from _errors(report)
     if report["pairs"]:
-        yield _pairs(report)
+        yield from (_pairs(report), _legend(report["tolerance"]), blank)
     yield Text(sentence(report), style=COLOURS[report["verdict"]])
 
 
@@ -86,8 +91,8 @@ def _header(report: Mapping[str, Any]) -> Text:
     left_out = len(data.get("duplicates", ()))
     lines = [
         f": {VARIANTS[experiment['variant']].summary}",
-        f"images {side}x{side}, width {experiment['width']:g}, {experiment['epochs']} epochs of "
-        f"batches of {experiment['batch_size']}, learning rate {experiment['learning_rate']:g}, "
+        f"images {side}x{side}, filters x {experiment['width']:g}, {experiment['epochs']} epochs "
+        f"of batches of {experiment['batch_size']}, learning rate {experiment['learning_rate']:g}, "
         f"seed {experiment['seed']}, {experiment['precision']}, {experiment['device']}",
         f"data {printable(str(data['source']))}, digest {(data['digest'] or 'unknown')[:12]}, "
         f"{left_out} {'duplicate' if left_out == 1 else 'duplicates'} left out",
@@ -95,7 +100,7 @@ def _header(report: Mapping[str, Any]) -> Text:
     return Text(experiment["variant"], style="bold").append("\n".join(lines), style="not bold")
 
 
-def _splits(data: Mapping[str, Any]) -> RenderableType:
+def _splits(data: Mapping[str, Any]) -> Table:
     """The study's Table 1: images of each class in each split."""
     splits = data["splits"]
     classes = list(next(iter(splits.values())))
@@ -105,11 +110,11 @@ def _splits(data: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def _arms(report: Mapping[str, Any]) -> RenderableType:
+def _arms(report: Mapping[str, Any]) -> Table:
     with_ood = any(arm["ood"] for arm in report["arms"])
     ood_heading = ["ood\nacc"] if with_ood else []
     headings = ("loss", "acc", "val\nloss", "val\nacc", "test\nacc", "test\nAUC", *ood_heading)
-    table = _table("arm", "parameters", *headings, "s per\nstep", "peak\nmemory")
+    table = _table("arm", "weights", *headings, "s per\nstep", "peak\nGB")
     for arm in report["arms"]:
         test, ood = arm["test"] or {}, arm["ood"] or {}
         measured = [arm["history"][metric][-1:] for metric in METRICS]
@@ -122,7 +127,7 @@ def _arms(report: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def _errors(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+def _errors(report: Mapping[str, Any]) -> Iterator[Text]:
     """Why an arm or a pair has no result; a pair that merely repeats its arm's reason is silent."""
     failed = {arm["id"]: arm["error"] for arm in report["arms"] if arm["error"]}
     reasons = dict(failed)
@@ -136,10 +141,8 @@ def _errors(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text()
 
 
-def _pairs(report: Mapping[str, Any]) -> RenderableType:
-    tolerance = f"! = differ by more than {report['tolerance']:g}"
+def _pairs(report: Mapping[str, Any]) -> Table:
     table = _table("left", "right", "compared as", "loss", "acc", "val loss", "val acc", "verdict")
-    table.caption = f"absolute differences after the last epoch; {tolerance}"
     table.columns[2].justify = "left"
     for pair in report["pairs"]:
         cells = [_judged(pair["criterion"].get(metric)) for metric in METRICS]
@@ -148,6 +151,13 @@ def _pairs(report: Mapping[str, Any]) -> RenderableType:
         quiet = None if pair["role"] == DECIDING_ROLE else "dim"
         table.add_row(left, right, ROLES[pair["role"]], *cells, verdict, style=quiet)
     return table
+
+
+def _legend(tolerance: float) -> Text:
+    text = (
+        f'differences after the last epoch; ! = above {tolerance:g}; "as published" never decides'
+    )
+    return Text(text, style="dim")
 
 
 def _judged(judged: Mapping[str, Any] | None) -> Text:
@@ -160,16 +170,16 @@ def _judged(judged: Mapping[str, Any] | None) -> Text:
 
 def _failure(pair: Mapping[str, Any]) -> str:
     outside = [
-        f"{metric.replace('_', ' ')} by {difference(judged['difference'])}"
+        f"{metric.replace('_', ' ')} ({difference(judged['difference'])})"
         for metric, judged in pair["criterion"].items()
         if not judged["within"]
     ]
-    return f"{pair['right']} does not replicate {pair['left']}: they differ in {', '.join(outside)}"
+    return f"{pair['right']} does not replicate {pair['left']} in {', '.join(outside)}"
 
 
 def _table(first: str, *others: str) -> Table:
     """A table whose first column is text, the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(first, no_wrap=True)
     for heading in others:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -181,4 +191,4 @@ def _seconds(value: float | None) -> str:
 
 
 def _gigabytes(value: int | None) -> str:
-    return f"{value / 1e9:.2f} GB" if value else "-"
+    return f"{value / 1e9:.2f}" if value else "-"

@@ -1,0 +1,280 @@
+"""Find the labelled images of a data set: a folder, a zip, a Kaggle data set or synthetic faces.
+
+Nothing is decoded here: a `Source` is an ordered list of files with their labels. The order
+decides the split, so it is fixed: the rows of `data.csv`, or without one the classes in
+descending name order and inside a class the file stems sorted as strings. On the study's data
+both give the same order.
+"""
+
+import csv
+import difflib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared_data import archives
+from shared_data.caching import cache_root
+from shared_data.errors import InputError, listed, printable
+
+__all__ = ["IMAGE_SUFFIXES", "Sample", "Source", "cache_root", "open_source"]
+
+IMAGE_SUFFIXES = archives.IMAGE_SUFFIXES
+_SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation"}
+_LAYOUT = (
+    "Expected one folder per class, at least two, such as real/ and fake/ "
+    f"({', '.join(sorted(IMAGE_SUFFIXES))})."
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image file and its label, the index of its class in `Source.classes`."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as found: `classes` sorted by name (fake = 0, real = 1), `samples` in row order.
+
+    Every path of `samples` lies below `root`, the folder that holds the class folders.
+    """
+
+    spec: str
+    root: Path
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+
+
+def open_source(
+    spec: str,
+    *,
+    synthetic_images: int = 1289,
+    cache: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Source:
+    """Open `synthetic`, a folder, a `.zip` of such a folder, or `kaggle:owner/name`.
+
+    Args:
+        spec: what to open. Zips and synthetic faces are put into the cache, once.
+        synthetic_images: how many faces `synthetic` has, in the study's ratio 589 : 700.
+        cache: the cache folder; `cache_root()` by default.
+        on_progress: called with (done, total) while synthetic faces are drawn.
+
+    Raises:
+        InputError: there is no such data set, or it is not one that can be used.
+    """
+    cache = cache or cache_root()
+    if spec == "synthetic":
+        from shared_data import synthetic
+
+        count_real, count_fake = synthetic.study_ratio(synthetic_images)
+        folder = synthetic.ensure(count_real, count_fake, cache, on_progress=on_progress)
+    elif spec.startswith("kaggle:"):
+        folder = _download_kaggle(spec)
+    else:
+        folder = Path(spec).expanduser()
+        if not folder.exists():
+            raise _not_found(spec, folder)
+        if folder.is_file():
+            folder = archives.extract(folder, cache)
+    return _read_folder(spec, folder)
+
+
+def _not_found(spec: str, path: Path) -> InputError:
+    neighbours = []
+    if path.parent.is_dir():
+        names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
+        close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+        neighbours = [str(path.parent / name) for name in close]
+    hint = (
+        f"Did you mean {' or '.join(map(printable, neighbours))}?"
+        if neighbours
+        else ("Give synthetic, a folder, a .zip or kaggle:owner/name.")
+    )
+    return InputError(f"data: there is no folder or zip {printable(spec)}. {hint}")
+
+
+def _download_kaggle(spec: str) -> Path:
+    handle = spec.removeprefix("kaggle:")
+    if not re.fullmatch(r"[\w-]+/[\w-]+(/versions/\d+)?", handle):
+        raise InputError(
+            f"data: {printable(spec)} is not a Kaggle data set. Expected kaggle:owner/name, the "
+            "two names in the address kaggle.com/datasets/owner/name."
+        )
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise InputError(
+            f"data: {spec} needs the package kagglehub, which is not installed. "
+            "Run pip install 'parity-bench[kaggle]', or download the data set with a browser "
+            "and give the zip."
+        ) from error
+    try:
+        return Path(kagglehub.dataset_download(handle))
+    except Exception as error:  # kagglehub passes on whatever its HTTP client raises
+        raise InputError(
+            f"data: Kaggle did not give {spec}: {type(error).__name__}: {error}. "
+            "Check the name, the network and your Kaggle credentials (kaggle.com/docs/api), or "
+            "download the data set with a browser and give the zip."
+        ) from error
+
+
+def _read_folder(spec: str, folder: Path) -> Source:
+    try:
+        root = _unwrapped(folder.resolve())
+        found = {sub.name: _images_below(sub, root) for sub in _subfolders(root)}
+    except PermissionError as error:
+        raise InputError(f"data: {error.filename} cannot be read: {error.strerror}.") from error
+    _refuse_unprintable(root, found)
+    classes = tuple(sorted(name for name, images in found.items() if images))
+    if len(classes) < 2:
+        raise _too_few_classes(root, classes, found)
+    if {name.lower() for name in classes} <= _SPLIT_NAMES:
+        raise InputError(
+            f"data: the folders of {root} are splits, not classes ({', '.join(classes)}). "
+            f"The split is drawn here from one set: give one of them, such as "
+            f"{root / classes[0]}."
+        )
+    if (root / "data.csv").is_file():
+        samples = _rows_of_csv(root / "data.csv", root, classes, found)
+    else:
+        samples = tuple(
+            Sample(path, label)
+            for label, name in reversed(list(enumerate(classes)))
+            for _, path in sorted((_key(path, root), path) for path in found[name])
+        )
+    return Source(spec, root, classes, samples)
+
+
+def _key(path: Path, root: Path) -> str:
+    """Return the path inside its class folder, without suffix; for flat folders, the stem."""
+    return Path(*path.relative_to(root).with_suffix("").parts[1:]).as_posix()
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX"
+    )
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Go down while a folder holds nothing but one folder of folders, as zips often do."""
+    while not (folder / "data.csv").exists():
+        inside = _subfolders(folder)
+        if len(inside) != 1 or inside[0].is_symlink() or not _subfolders(inside[0]):
+            break
+        folder = inside[0]
+    return folder
+
+
+def _images_below(folder: Path, root: Path) -> list[Path]:
+    """List the images below a class folder; links must stay inside `root`.
+
+    A linked folder is refused even inside: it would count images twice, or run in a circle.
+    """
+    images = []
+    if folder.is_symlink():
+        raise _link(folder)
+    for here, folders, files in os.walk(folder):
+        for name in folders:
+            if (Path(here) / name).is_symlink():
+                raise _link(Path(here) / name)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(here) / name
+            if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise _link(path)
+            images.append(path)
+    return images
+
+
+def _link(path: Path) -> InputError:
+    return InputError(
+        f"data: {printable(str(path))} is a symbolic link to {printable(os.readlink(path))}. "
+        "Links to folders and links that leave the data set are refused: copy the images, or "
+        "give the folder that the link points to."
+    )
+
+
+def _refuse_unprintable(root: Path, found: dict[str, list[Path]]) -> None:
+    names = [name for name in found if not name.isprintable()]
+    for images in found.values():
+        inside = (str(path.relative_to(root)) for path in images)
+        names += [name for name in inside if not name.isprintable()]
+    if names:
+        raise InputError(
+            f"data: {len(names)} names in {root} contain control characters or are not valid "
+            f"text:\n{listed([printable(name) for name in names])}\nRename them."
+        )
+
+
+def _too_few_classes(
+    root: Path, classes: tuple[str, ...], found: dict[str, list[Path]]
+) -> InputError:
+    if classes:
+        empty = sorted(set(found) - set(classes))
+        more = f"; no images in {', '.join(empty)}" if empty else ""
+        return InputError(f"data: {root} has one class only, {classes[0]}{more}. {_LAYOUT}")
+    loose = any(p.suffix.lower() in IMAGE_SUFFIXES for p in root.iterdir())
+    where = "but not in class folders" if loose else "nor in any folder below it"
+    what = "has images," if loose else "has no images,"
+    return InputError(f"data: {root} {what} {where}. {_LAYOUT}")
+
+
+def _rows_of_csv(
+    table: Path, root: Path, classes: tuple[str, ...], found: dict[str, list[Path]]
+) -> tuple[Sample, ...]:
+    files: dict[tuple[str, str], list[Path]] = {}
+    for name in classes:
+        for path in found[name]:
+            files.setdefault((name, _key(path, root)), []).append(path)
+    samples, bad = [], []
+    seen: dict[tuple[str, str], int] = {}
+    for line, (image, name) in _csv_cells(table):
+        matches = files.get((name, image), [])
+        if name not in classes:
+            bad.append(f"line {line}: label {name!r} is not one of {', '.join(classes)}")
+        elif not matches:
+            bad.append(f"line {line}: there is no image {name}/{printable(image)}")
+        elif len(matches) > 1:
+            both = " and ".join(path.name for path in sorted(matches))
+            bad.append(f"line {line}: {name}/{image} may be {both}")
+        elif (name, image) in seen:
+            bad.append(f"line {line}: {name}/{image} again, first in line {seen[name, image]}")
+        else:
+            samples.append(Sample(matches[0], classes.index(name)))
+            seen[name, image] = line
+    if bad:
+        raise InputError(
+            f"data: {len(bad)} rows of {table} are wrong:\n{listed(bad)}\n"
+            "images_id is the file name without suffix, in the folder of its label."
+        )
+    if len({sample.label for sample in samples}) < 2:
+        raise InputError(f"data: {table} lists fewer than two classes, in {len(samples)} rows.")
+    return tuple(samples)
+
+
+def _csv_cells(table: Path) -> list[tuple[int, tuple[str, str]]]:
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = {"images_id", "label"} - set(reader.fieldnames or ())
+            if missing:
+                raise InputError(
+                    f"data: {table} lacks the column {' and '.join(sorted(missing))}. Its first "
+                    "line must be images_id,label."
+                )
+            return [
+                (reader.line_num, ((row["images_id"] or "").strip(), (row["label"] or "").strip()))
+                for row in reader
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"data: {table} is not a UTF-8 CSV table: {error}.") from error

@@ -1,0 +1,298 @@
+"""The whole command: real worker processes on drawn faces."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FACES, OOD, ROOT, SMALL, Finished
+
+from parity import weights
+from parity.experiment import Experiment
+from parity.recording import METRICS, Recording
+
+Command = Callable[..., Finished]
+ARMS = ["keras-p0", "keras-p1", "torch-p0", "torch-p1"]
+
+workers = pytest.mark.workers
+
+
+@workers
+def test_a_faithful_pair_passes_and_all_files_are_there(small_run: tuple[Finished, Path]) -> None:
+    done, out = small_run
+    assert done.code == 0, done.err
+    assert "PASS" in done.out
+    assert {"report.json", "curves.png", "curves.svg", *ARMS} <= {p.name for p in out.iterdir()}
+    for arm in ARMS:
+        files = {path.name for path in (out / arm).iterdir()}
+        assert files == {"experiment.json", "recording.json", "tensors.safetensors", "worker.log"}
+
+
+@workers
+def test_the_report_has_its_schema(small_run: tuple[Finished, Path]) -> None:
+    report = json.loads((small_run[1] / "report.json").read_text())
+    assert report["schema"] == 1
+    assert report["verdict"] == "pass"
+    assert report["experiment"]["padding"] == "both"
+    assert [arm["id"] for arm in report["arms"]] == ARMS
+    for arm in report["arms"]:
+        assert all(len(arm["history"][metric]) == 2 for metric in METRICS)
+        assert arm["ood"] is None
+        for split in ("train", "validation", "test"):
+            assert arm[split].keys() == {"loss", "accuracy", "confusion", "roc_auc"}
+        assert arm["seconds_per_step"] > 0
+        assert arm["peak_memory_bytes"] > 50e6
+    roles = [(pair["left"], pair["right"], pair["role"]) for pair in report["pairs"]]
+    assert roles == [
+        ("keras-p0", "torch-p0", "port"),
+        ("keras-p1", "torch-p1", "port"),
+        ("keras-p0", "torch-p1", "as_published"),
+    ]
+    counts = {name: sum(split.values()) for name, split in report["data"]["splits"].items()}
+    assert counts == {"train": 32, "test": 4, "validation": 4}
+    for key in ("threads", "precision", "device", "python", "numpy"):
+        assert key in report["environment"]
+
+
+@workers
+@pytest.mark.parametrize("padding", [0, 1])
+def test_float64_twins_train_to_rounding(small_run: tuple[Finished, Path], padding: int) -> None:
+    left, right = (
+        Recording.read(small_run[1] / f"{side}-p{padding}") for side in ("keras", "torch")
+    )
+    assert len(left.steps["loss"]) == 8
+    np.testing.assert_allclose(left.steps["loss"], right.steps["loss"], rtol=0, atol=1e-12)
+    assert list(left.tensors) and left.tensors.keys() == right.tensors.keys()
+    for name, value in left.tensors.items():
+        np.testing.assert_allclose(value, right.tensors[name], rtol=0, atol=1e-12)
+
+
+@workers
+def test_both_sides_start_from_the_drawn_weights(small_run: tuple[Finished, Path]) -> None:
+    for arm in ARMS:
+        recording = Recording.read(small_run[1] / arm)
+        for name, value in weights.draw(recording.experiment).items():
+            assert recording.tensors[f"initial/{name}"].tobytes() == value.tobytes()
+
+
+@workers
+def test_epoch_metrics_are_means_over_samples(small_run: tuple[Finished, Path]) -> None:
+    recording = Recording.read(small_run[1] / "torch-p0")
+    sizes = [8, 8, 8, 8]
+    for metric in ("loss", "accuracy"):
+        first = np.average(recording.steps[metric][:4], weights=sizes)
+        assert recording.history[metric][0] == pytest.approx(first, rel=1e-15)
+    assert recording.history["val_loss"][-1] == recording.evaluation["validation"]["loss"]
+
+
+@workers
+def test_arms_one_after_the_other_give_the_same_recordings(
+    small_run: tuple[Finished, Path], command: Command, tmp_path: Path
+) -> None:
+    done = command("parity.compare", *SMALL, "--jobs", "1", "--padding", "0", "--out", tmp_path)
+    assert done.code == 0, done.err
+    for arm in ("keras-p0", "torch-p0"):
+        folders = (small_run[1] / arm, tmp_path / arm)
+        assert len({Recording.read(folder).digest for folder in folders}) == 1
+        contents = [(folder / "tensors.safetensors").read_bytes() for folder in folders]
+        assert hashlib.sha256(contents[0]).digest() == hashlib.sha256(contents[1]).digest()
+
+
+@workers
+def test_native_sides_differ_and_json_stands_alone_on_stdout(
+    command: Command, tmp_path: Path
+) -> None:
+    arguments = (*SMALL, "--padding", "1", "--init", "native", "--optimizer", "native")
+    done = command("parity.compare", *arguments, "--tolerance", "0", "--json", "--out", tmp_path)
+    report = done.json
+    assert done.code == 1
+    assert report["verdict"] == "fail"
+    (pair,) = report["pairs"]
+    assert not pair["criterion"]["loss"]["within"]
+    assert report == json.loads((tmp_path / "report.json").read_text())
+
+
+@workers
+def test_keras_on_another_backend(command: Command, tmp_path: Path) -> None:
+    arguments = (*SMALL, "--padding", "1", "--precision", "float32", "--keras-backend", "torch")
+    done = command("parity.compare", *arguments, "--json", "--out", tmp_path)
+    assert done.code == 0, done.err
+    assert [arm["backend"] for arm in done.json["arms"]] == ["torch", "torch"]
+
+
+@workers
+def test_a_loss_that_is_no_number_names_epoch_and_step(command: Command, tmp_path: Path) -> None:
+    arguments = (*SMALL, "--padding", "1", "--learning-rate", "1e200", "--json")
+    done = command("parity.compare", *arguments, "--out", tmp_path)
+    assert done.code == 2
+    assert done.json["verdict"] == "error"
+    for arm in done.json["arms"]:
+        assert "the loss became" in arm["error"] and "in epoch 1, step " in arm["error"]
+    assert "Traceback" not in done.err
+
+
+@workers
+def test_augmented_training_is_the_same_on_both_sides(command: Command, tmp_path: Path) -> None:
+    arguments = (*SMALL, "--padding", "1", "--variant", "image_transforms", "--json")
+    done = command("parity.compare", *arguments, "--out", tmp_path)
+    assert done.code == 0, done.err
+    (pair,) = done.json["pairs"]
+    assert max(judged["difference"] for judged in pair["criterion"].values()) < 1e-12
+
+
+def _start(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "parity.compare", *SMALL, "--epochs", "500", "--out", str(out)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def _workers_of(out: Path) -> list[int]:
+    """Processes whose command line names the folder `out`, the command itself apart."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes().decode()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if str(out) in line and "_impl.record" in line:
+            found.append(int(entry.name))
+    return found
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@workers
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_interrupted_all_workers_end_and_no_half_recording_stays(tmp_path: Path) -> None:
+    process = _start(tmp_path)
+    _wait_for(lambda: len(_workers_of(tmp_path)) == 2)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors and "Traceback" not in errors
+    assert not _workers_of(tmp_path)
+    assert not list(tmp_path.rglob("recording.json"))
+    assert not list(tmp_path.rglob(".*"))
+
+
+@workers
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_a_worker_that_dies_is_reported_and_the_others_are_kept(tmp_path: Path) -> None:
+    arguments = [*SMALL, "--padding", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "parity.compare", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    keras = tmp_path / "keras-p1"
+    _wait_for(lambda: bool(_workers_of(keras)))
+    os.kill(_workers_of(keras)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "keras-p1 was killed by SIGKILL" in errors and "Traceback" not in errors
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["verdict"] == "error"
+    assert Recording.read(tmp_path / "torch-p1").history["loss"]
+    assert not (keras / "recording.json").exists()
+
+
+BAD_REQUESTS = {
+    "variant": (["--variant", "additional_layer"], "Did you mean 'additional_layers'"),
+    "profile": (["--profile", "fast"], "unknown profile 'fast': there are quick, paper"),
+    "size": (["--image-size", "189"], "need at least 190 pixels"),
+    "data": (["--data", "no/such/folder"], "no/such/folder"),
+    "tolerance": (["--tolerance", "nan"], "--tolerance"),
+    "jobs": (["--jobs", "0"], "--jobs"),
+    "epochs": (["--epochs", "0"], "--epochs"),
+    "choice": (["--precision", "float16"], "invalid choice: 'float16'"),
+    "few": (["--synthetic-images", "3"], "few"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+def test_bad_requests_are_explained(command: Command, tmp_path: Path, case: str) -> None:
+    arguments, message = BAD_REQUESTS[case]
+    done = command("parity.compare", *arguments, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not done.out
+
+
+def test_an_unwritable_folder_is_refused_before_any_work(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = command("parity.compare", "--out", tmp_path / "file" / "out")
+    assert done.code == 2
+    assert "cannot write to" in done.err and "--out" in done.err
+
+
+@workers
+def test_float64_needs_a_backend_that_has_it(command: Command, tmp_path: Path) -> None:
+    arguments = (*SMALL, "--padding", "1", "--keras-backend", "torch", "--out", tmp_path)
+    done = command("parity.compare", *arguments)
+    assert done.code == 2
+    assert "--keras-backend tensorflow" in done.err and "Traceback" not in done.err
+
+
+def test_help_shows_examples_and_every_field(command: Command) -> None:
+    done = command("parity.compare", "--help")
+    assert done.code == 0
+    assert "python -m parity.compare --variant additional_layers" in done.out
+    for flag in ("--image-size", "--width", "--epochs", "--batch-size", "--learning-rate"):
+        assert flag in done.out
+    for flag in ("--seed", "--precision", "--device", "--optimizer", "--init", "--keras-backend"):
+        assert flag in done.out
+
+
+@workers
+@pytest.mark.real_data
+@pytest.mark.skipif(not FACES.exists(), reason="the study's images are not here")
+def test_real_faces_with_an_out_of_distribution_set(command: Command, tmp_path: Path) -> None:
+    arguments = ("--image-size", "64", "--width", "0.1", "--epochs", "1", "--padding", "1")
+    done = command(
+        "parity.compare", *arguments, "--data", FACES, "--ood", OOD, "--json", "--out", tmp_path
+    )
+    assert done.code == 0, done.err
+    report = done.json
+    assert report["data"]["splits"]["train"] == {"fake": 561, "real": 470}
+    assert report["data"]["splits"]["test"] == {"fake": 71, "real": 58}
+    assert report["data"]["splits"]["validation"] == {"fake": 68, "real": 61}
+    assert report["data"]["duplicates"] == []
+    for arm in report["arms"]:
+        matrix = np.array(arm["ood"]["confusion"])
+        assert matrix.sum(1)[0] == matrix.sum(1)[1] > 0
+
+
+def test_ids_of_comparisons_differ_with_the_request() -> None:
+    from parity.compare import comparison_id
+
+    requests = [
+        [Experiment.of(padding=0)],
+        [Experiment.of(padding=1)],
+        [Experiment.of(padding=0), Experiment.of(padding=1)],
+        [Experiment.of(padding=0, seed=9)],
+    ]
+    ids = sorted(comparison_id(request) for request in requests)
+    assert all(left != right for left, right in pairwise(ids))
