@@ -6,9 +6,11 @@ from parity import arm
 
 
 def side() -> arm.Side:
-    from keras_impl import training  # only now: Keras reads its environment when it is imported
+    """Imports Keras, which reads its environment when it is imported: not before it is called."""
+    from keras_impl.probing import Prober
+    from keras_impl.training import Trainer, environment
 
-    return training
+    return arm.Side(Trainer, Prober, environment)
 
 
 if __name__ == "__main__":

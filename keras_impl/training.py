@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -25,9 +25,9 @@ class Trainer:
         _require(experiment)
         keras.config.set_floatx(experiment.precision)  # optimizer scalars follow it too
         keras.utils.set_random_seed(experiment.seed)
+        self.experiment = experiment
         self.specs = weights.specs(experiment, classes)
         self.classes = classes
-        self.precision = experiment.precision
         self.model = build(experiment, classes)
         # The loss is taken on the logits: exact on every backend (on the softmax's output, only
         # TensorFlow finds its way back to them).
@@ -38,10 +38,11 @@ class Trainer:
             metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
             jit_compile=keras.backend.backend() == "jax",  # JAX runs eagerly without
         )
+        self.network.optimizer.build(self.network.trainable_variables)
 
     def train_batch(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         """One step. Images NHWC, labels int (batch,). Loss and accuracy are from before it."""
-        targets = np.eye(self.classes, dtype=self.precision)[labels]
+        targets = np.eye(self.classes, dtype=self.experiment.precision)[labels]
         self.network.reset_metrics()
         values = self.network.train_on_batch(images, targets, return_dict=True)
         return float(values["loss"]), float(values["accuracy"])
@@ -52,8 +53,19 @@ class Trainer:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of the parameters under canonical names, in canonical layout: Keras' own."""
-        values = (keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables)
-        return {spec.name: v.copy() for spec, v in zip(self.specs, values, strict=True)}
+        return self.canonical(self.model.trainable_variables)
+
+    def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Adam's two moments of every parameter, likewise."""
+        optimizer = self.network.optimizer
+        return self.canonical(optimizer._momentums), self.canonical(optimizer._velocities)
+
+    def canonical(self, variables: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Copies of one variable per parameter, under canonical names, in canonical layout."""
+        return {
+            spec.name: keras.ops.convert_to_numpy(variable).copy()
+            for spec, variable in zip(self.specs, variables, strict=True)
+        }
 
     def load(self, values: Mapping[str, np.ndarray]) -> None:
         """Set every parameter. Raises `ValueError` unless `values` are exactly the canonical."""
@@ -61,8 +73,38 @@ class Trainer:
         for spec, variable in zip(self.specs, self.model.trainable_variables, strict=True):
             variable.assign(values[spec.name])
 
+    def restart(self, values: Mapping[str, np.ndarray]) -> None:
+        """As on the first day: these weights, and an optimizer that has not stepped."""
+        self.load(values)
+        optimizer = self.network.optimizer
+        for variable in (optimizer.iterations, *optimizer._momentums, *optimizer._velocities):
+            variable.assign(keras.ops.zeros_like(variable))
+
     def parameters(self) -> int:
         return int(self.model.count_params())
+
+    def semantics(self) -> dict[str, Any]:
+        """Optimizer and loss as they are built, in the terms that both sides share."""
+        optimizer = self.network.optimizer
+        reduction = self.network.loss.reduction
+        return {
+            "optimizer": {
+                "kind": type(optimizer).__name__.lower(),
+                "learning_rate": float(f"{float(optimizer.learning_rate):.7g}"),  # a variable
+                "beta_1": float(optimizer.beta_1),
+                "beta_2": float(optimizer.beta_2),
+                "epsilon": float(optimizer.epsilon),
+                "epsilon_position": "beside the uncorrected root",
+                "weight_decay": float(optimizer.weight_decay or 0),
+                "amsgrad": bool(optimizer.amsgrad),
+            },
+            "loss": {
+                "kind": "cross-entropy",
+                "on": "logits" if self.network.loss.get_config()["from_logits"] else "softmax",
+                "reduction": "mean" if reduction == "sum_over_batch_size" else reduction,
+                "label_smoothing": float(self.network.loss.get_config()["label_smoothing"]),
+            },
+        }
 
 
 def make_optimizer(experiment: Experiment) -> keras.optimizers.Adam:

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,30 +23,47 @@ import numpy as np
 from parity import environment, weights
 from parity.criterion import evaluate
 from parity.experiment import Experiment
+from parity.probe import Layer, Probe
+from parity.probing import probe
 from parity.recording import Recording, with_prefix
 from shared_data.batches import FaceData, Subset, batches, epoch_order, load
 from shared_data.errors import InputError
 
 Report = Callable[[dict[str, Any]], None]
+Tensors = dict[str, np.ndarray]
 
 
 class Trainer(Protocol):
-    """One side's network, loss and optimizer. Images are NHWC, labels int64 (batch,)."""
+    """One side's network, loss and optimizer. Images are NHWC, labels int64 (batch,).
+
+    Weights and moments are dicts of canonical names (`parity.weights`).
+    """
 
     def train_batch(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]: ...
     def predict_batch(self, images: np.ndarray) -> np.ndarray: ...
-    def weights(self) -> dict[str, np.ndarray]: ...
-    def load(self, values: dict[str, np.ndarray]) -> None: ...
+    def weights(self) -> Tensors: ...
+    def moments(self) -> tuple[Tensors, Tensors]: ...
+    def load(self, values: Tensors) -> None: ...
+    def restart(self, values: Tensors) -> None: ...
     def parameters(self) -> int: ...
+    def semantics(self) -> dict[str, Any]: ...
 
 
-class Side(Protocol):
-    """A wing's `training` module."""
+class Prober(Protocol):
+    """A look inside a trainer's network, layer by layer (`parity.probe` says what it sees)."""
 
-    @property
-    def Trainer(self) -> Callable[[Experiment, int], Trainer]: ...
-    @property
-    def environment(self) -> Callable[[], dict[str, Any]]: ...
+    def layers(self) -> tuple[Layer, ...]: ...
+    def free(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Tensors]: ...
+    def isolated(self, inputs: Tensors, upstream: Tensors) -> dict[str, Tensors]: ...
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a wing hands to the harness."""
+
+    Trainer: Callable[[Experiment, int], Trainer]
+    Prober: Callable[[Any], Prober]
+    environment: Callable[[], dict[str, Any]]
 
 
 def record(
@@ -57,13 +75,7 @@ def record(
     longer finite ends the run early: `error` of the recording then names the epoch and step.
     """
     started = time.monotonic()
-    data = load(
-        experiment.data,
-        ood=experiment.ood,
-        image_size=experiment.image_size,
-        synthetic_images=experiment.synthetic_images,
-        split_seed=experiment.split_seed,
-    )
+    data = load_data(experiment)
     trainer = side.Trainer(experiment, len(data.classes))
     if experiment.init == "shared":
         trainer.load(weights.draw(experiment, len(data.classes)))
@@ -170,24 +182,26 @@ def evaluate_split(trainer: Trainer, experiment: Experiment, subset: Subset) -> 
     return evaluate(logits, subset.labels)
 
 
+def load_data(experiment: Experiment, **options: Any) -> FaceData:
+    """The experiment's images, cleaned and split. `options` go to `shared_data.batches.load`."""
+    return load(
+        experiment.data,
+        ood=experiment.ood,
+        image_size=experiment.image_size,
+        synthetic_images=experiment.synthetic_images,
+        split_seed=experiment.split_seed,
+        **options,
+    )
+
+
 def main(framework: str, side: Callable[[], Side], arguments: list[str] | None = None) -> int:
     """The command of a wing: `python -m keras_impl.record EXPERIMENT.json OUT`.
 
     `side` imports the framework; it is called only once the environment is right.
     """
     module = f"{framework}_impl.record"
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=f"Train one experiment with {framework} and write its recording.",
-        epilog=f"example: python -m {module} experiment.json recordings/{framework}",
-    )
-    parser.add_argument("experiment", type=Path, help="JSON file of the experiment")
-    parser.add_argument("out", type=Path, help="folder for recording.json and tensors.safetensors")
-    parser.add_argument(
-        "--events", action="store_true", help="report progress on stdout, one JSON object a line"
-    )
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(arguments)
+    options = _parser(framework, module).parse_args(arguments)
 
     def report(event: dict[str, Any]) -> None:
         if options.events:
@@ -195,16 +209,51 @@ def main(framework: str, side: Callable[[], Side], arguments: list[str] | None =
 
     try:
         experiment = _read_experiment(options.experiment)
+        reference = Probe.read(options.reference) if options.reference else None
         environment.enter(experiment, module, arguments)
-        recording = record(framework, side(), experiment, report)
-        recording.write(options.out)
-    except InputError as error:
-        report({"event": "refused", "error": str(error)})
-        print(f"error: {error}", file=sys.stderr)
+        wing = side()
+        error = None
+        if not options.probe_only:
+            recording = record(framework, wing, experiment, report)
+            recording.write(options.out)
+            error = recording.error
+        if not options.no_probe and not error:
+            report({"event": "probe"})
+            keep = options.keep_tensors
+            data = load_data(experiment)
+            probe(framework, wing, experiment, data, reference=reference, keep_tensors=keep).write(
+                options.out
+            )
+    except InputError as refusal:
+        report({"event": "refused", "error": str(refusal)})
+        print(f"error: {refusal}", file=sys.stderr)
         return 2
-    report({"event": "done", "error": recording.error})
-    print(f"{recording.arm}: {recording.error or 'recorded'} ({options.out})", file=sys.stderr)
-    return 1 if recording.error else 0
+    report({"event": "done", "error": error})
+    print(f"{framework}: {error or 'recorded'} ({options.out})", file=sys.stderr)
+    return 1 if error else 0
+
+
+def _parser(framework: str, module: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=f"Train one experiment with {framework}; write its recording and its probe.",
+        epilog=f"example: python -m {module} experiment.json recordings/{framework}",
+    )
+    parser.add_argument("experiment", type=Path, help="JSON file of the experiment")
+    parser.add_argument("out", type=Path, help="folder for the recording and the probe")
+    parser.add_argument(
+        "--reference", type=Path, help="the other side's folder: feed its tensors to each layer"
+    )
+    parser.add_argument(
+        "--keep-tensors", action="store_true", help="keep every tensor of the probe whole"
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--no-probe", action="store_true", help="train only")
+    only.add_argument("--probe-only", action="store_true", help="take the probe only")
+    parser.add_argument(
+        "--events", action="store_true", help="report progress on stdout, one JSON object a line"
+    )
+    return parser
 
 
 def _read_experiment(path: Path) -> Experiment:

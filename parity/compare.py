@@ -85,16 +85,9 @@ def _jobs(asked: int | None, experiment: Experiment) -> int:
 
 def _prepare(experiment: Experiment, progress: Any) -> None:
     """Fill the cache once, before the workers, and refuse bad data before any of them starts."""
-    from shared_data.batches import load
+    from parity.arm import load_data
 
-    load(
-        experiment.data,
-        ood=experiment.ood,
-        image_size=experiment.image_size,
-        synthetic_images=experiment.synthetic_images,
-        split_seed=experiment.split_seed,
-        on_progress=progress.preparing,
-    )
+    load_data(experiment, on_progress=progress.preparing)
 
 
 def _report(
@@ -121,12 +114,12 @@ def _publish(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
         curves(report, out)
     if as_json:
         print(text, end="")
+        for arm in report["arms"]:
+            if arm["error"]:
+                print(f"error: {arm['id']}: {arm['error']}", file=sys.stderr)
     else:
         render(report)
         print(f"report, curves and recordings: {out}/")
-    for arm in report["arms"]:
-        if arm["error"]:
-            print(f"error: {arm['id']}: {arm['error']}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ from parity import arm
 
 
 def side() -> arm.Side:
-    from torch_impl import training  # only now: PyTorch reads its environment when it is imported
+    """Imports PyTorch, which reads its environment when it is imported: not before it is called."""
+    from torch_impl.probing import Prober
+    from torch_impl.training import Trainer, environment
 
-    return training
+    return arm.Side(Trainer, Prober, environment)
 
 
 if __name__ == "__main__":

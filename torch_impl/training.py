@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Trainer:
         _require(experiment)
         _deterministic(experiment)
         torch.manual_seed(experiment.seed)
+        self.experiment = experiment
         self.specs = weights.specs(experiment, classes)
         self.classes = classes
         self.device = torch.device(experiment.device)
@@ -54,10 +55,21 @@ class Trainer:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of the parameters under canonical names, in canonical layout."""
-        values = (p.detach().cpu().numpy() for p in self.model.parameters())
+        return self.canonical(list(self.model.parameters()))
+
+    def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Adam's two moments of every parameter, likewise. Only after the first step."""
+        states = [self.optimizer.state[parameter] for parameter in self.model.parameters()]
+        first, second = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
+        return self.canonical(first), self.canonical(second)
+
+    def canonical(self, tensors: Sequence[Tensor | None]) -> dict[str, np.ndarray]:
+        """Copies of one tensor per parameter, under canonical names, in canonical layout."""
         return {
-            spec.name: weights.from_torch(spec, v).copy()
-            for spec, v in zip(self.specs, values, strict=True)
+            spec.name: weights.from_torch(
+                spec, _required(spec.name, t).detach().cpu().numpy()
+            ).copy()
+            for spec, t in zip(self.specs, tensors, strict=True)
         }
 
     def load(self, values: Mapping[str, np.ndarray]) -> None:
@@ -67,8 +79,38 @@ class Trainer:
             for spec, parameter in zip(self.specs, self.model.parameters(), strict=True):
                 parameter.copy_(torch.from_numpy(weights.to_torch(spec, values[spec.name])))
 
+    def restart(self, values: Mapping[str, np.ndarray]) -> None:
+        """As on the first day: these weights, and an optimizer that has not stepped."""
+        self.load(values)
+        self.optimizer = make_optimizer(self.model, self.experiment)
+
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def semantics(self) -> dict[str, Any]:
+        """Optimizer and loss as they are built, in the terms that both sides share."""
+        optimizer, (group,) = self.optimizer, self.optimizer.param_groups
+        epsilon, position = group["eps"], "beside the corrected root"
+        if isinstance(optimizer, KerasAdam):
+            epsilon, position = optimizer.epsilon, "beside the uncorrected root"
+        return {
+            "optimizer": {
+                "kind": "adam" if isinstance(optimizer, torch.optim.Adam) else "other",
+                "learning_rate": float(f"{group['lr']:.7g}"),
+                "beta_1": group["betas"][0],
+                "beta_2": group["betas"][1],
+                "epsilon": epsilon,
+                "epsilon_position": position,
+                "weight_decay": float(group["weight_decay"]),
+                "amsgrad": group["amsgrad"],
+            },
+            "loss": {
+                "kind": "cross-entropy",
+                "on": "logits",
+                "reduction": self.loss.reduction,
+                "label_smoothing": float(self.loss.label_smoothing),
+            },
+        }
 
     def _images(self, images: np.ndarray) -> Tensor:
         """NHWC bytes seen as NCHW: no copy, and channels last in memory is the faster layout."""
@@ -112,6 +154,12 @@ def environment() -> dict[str, Any]:
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
+
+
+def _required(name: str, tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise RuntimeError(f"no gradient reaches {name}")
+    return tensor
 
 
 def _deterministic(experiment: Experiment) -> None:

@@ -1,0 +1,173 @@
+"""Inside a worker: take one side's probe, the numbers of one small batch that the ladder compares.
+
+What is run, and on which bytes, stands here once for both frameworks; a wing's `Prober` looks
+into its network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity import environment, weights
+from parity.experiment import Experiment
+from parity.probe import INPUT, Probe
+from shared_data.batches import FaceData, epoch_order
+from shared_data.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.arm import Side, Trainer
+
+IMAGES = 2  # enough to tell a mean over the batch from a sum; activations grow with it
+STEPS = 6  # of the short trainings that measure the noise of float32
+Batch = tuple[np.ndarray, np.ndarray]
+Tensors = dict[str, np.ndarray]
+
+
+def probe(
+    framework: str,
+    side: Side,
+    experiment: Experiment,
+    data: FaceData,
+    *,
+    reference: Probe | None = None,
+    keep_tensors: bool = False,
+) -> Probe:
+    """Probe one side in float64 (where its backend has it) and in float32.
+
+    With a `reference`, the other side's probe, every layer is also run alone on what the
+    reference's layer got. Without one, this probe can serve as a reference: its activations and
+    upstream gradients are kept whole.
+
+    Raises:
+        InputError: the reference is of another experiment, or does not hold whole tensors.
+    """
+    if reference and reference.experiment != experiment:
+        raise InputError(
+            f"--reference is of experiment {reference.experiment.id}, expected {experiment.id}"
+        )
+    result: Probe | None = None
+    for precision in _precisions(experiment):
+        at = dataclasses.replace(experiment, precision=precision)
+        batches = list(islice(_batches(at, data), STEPS))
+        trainer = side.Trainer(at, len(data.classes))
+        prober = side.Prober(trainer)
+        images, labels = (part[:IMAGES] for part in batches[0])
+        if result is None:
+            shared = _data_semantics(at, data, batches)
+            result = Probe(
+                framework,
+                experiment,
+                {**environment.describe(experiment), **side.environment()},
+                prober.layers(),
+                {**trainer.semantics(), **shared},
+            )
+        first = weights.draw(at, len(data.classes))
+        result.keep(f"{precision}/transfer", _back_and_forth(trainer, first), whole=keep_tensors)
+        for run, (start, given) in _runs(precision, first, images).items():
+            trainer.restart(start)
+            for kind, tensors in prober.free(given, labels).items():
+                whole = keep_tensors or (
+                    reference is None and run == "free" and kind in ("activation", "upstream")
+                )
+                result.keep(f"{precision}/{run}/{kind}", tensors, whole=whole)
+            for kind, tensors in _train(trainer, start, (given, labels), batches).items():
+                result.keep(f"{precision}/{run}/{kind}", tensors, whole=keep_tensors)
+        if reference:
+            trainer.restart(first)
+            inputs, upstream = _of_reference(reference, precision, images)
+            for kind, tensors in prober.isolated(inputs, upstream).items():
+                result.keep(f"{precision}/isolated/{kind}", tensors, whole=keep_tensors)
+    assert result is not None
+    return result
+
+
+def _precisions(experiment: Experiment) -> tuple[str, ...]:
+    """float64 is real on Keras' TensorFlow backend alone (FINDINGS.md, section 2)."""
+    return ("float64", "float32") if experiment.keras_backend == "tensorflow" else ("float32",)
+
+
+def _runs(precision: str, start: Tensors, images: np.ndarray) -> dict[str, tuple[Tensors, Any]]:
+    """Initial weights and images per run. The runs beside `free` measure the noise of float32."""
+    runs: dict[str, tuple[Tensors, Any]] = {"free": (start, images)}
+    if precision == "float32":
+        nudged = {name: _nudge(value) for name, value in start.items()}
+        runs |= {"again": (start, images), "input": (start, _nudge(images))}
+        runs |= {"weights": (nudged, images)}
+    return runs
+
+
+def _nudge(value: np.ndarray) -> np.ndarray:
+    """Every element one unit in the last place away from zero; zeros stay."""
+    away = np.nextafter(value, np.copysign(np.array(np.inf, value.dtype), value))
+    return np.where(value == 0, value, away)
+
+
+def _back_and_forth(trainer: Trainer, values: Tensors) -> Tensors:
+    """Canonical weights after two journeys into the framework and back."""
+    for _ in range(2):
+        trainer.load(values)
+        values = trainer.weights()
+    return values
+
+
+def _train(
+    trainer: Trainer, start: Tensors, first: Batch, batches: list[Batch]
+) -> dict[str, Tensors]:
+    """One step on the probe's batch, then, from the start again, the first steps of training."""
+    trainer.restart(start)
+    trainer.train_batch(*first)
+    moment1, moment2 = trainer.moments()
+    result = {"update": trainer.weights(), "moment1": moment1, "moment2": moment2}
+    trainer.restart(start)
+    losses = [trainer.train_batch(*batch)[0] for batch in batches]
+    return {**result, "trajectory": {"loss": np.array(losses), **trainer.weights()}}
+
+
+def _of_reference(reference: Probe, precision: str, images: np.ndarray) -> tuple[Tensors, Tensors]:
+    """What each layer of the reference got: its inputs, and the gradients by its outputs."""
+    activations = {INPUT: images, **reference.under(f"{precision}/free/activation")}
+    upstream = reference.under(f"{precision}/free/upstream")
+    for layer in reference.layers:
+        shape = reference.facts[f"{precision}/free/activation/{layer.name}"].shape
+        if activations[layer.name].shape != shape or upstream[layer.name].shape != shape:
+            raise InputError(
+                "--reference holds samples of its tensors, and a layer needs whole ones: record "
+                "the reference again (a probe taken without --reference keeps them)"
+            )
+    inputs = {layer.name: activations[layer.inputs[0]] for layer in reference.layers}
+    return inputs, upstream
+
+
+def _batches(experiment: Experiment, data: FaceData) -> Iterator[Batch]:
+    from parity.arm import training_batches
+
+    for epoch in range(1, STEPS + 1):
+        order = epoch_order(len(data.train), experiment.seed, epoch)
+        yield from training_batches(experiment, data, order, epoch)
+
+
+def _data_semantics(experiment: Experiment, data: FaceData, batches: list[Batch]) -> dict[str, Any]:
+    """What the network is fed: as this side sees it, not as the experiment says."""
+    order = hashlib.sha256()
+    for epoch in range(1, experiment.epochs + 1):
+        order.update(epoch_order(len(data.train), experiment.seed, epoch).tobytes())
+    content = hashlib.sha256()
+    for images, labels in batches:
+        content.update(images.tobytes())
+        content.update(labels.tobytes())
+    return {
+        "data": {"digest": data.digest, "classes": list(data.classes)},
+        "batches": {
+            "size": experiment.batch_size,
+            "first_sizes": [len(labels) for _, labels in batches],
+            "schedule": order.hexdigest(),
+            "probe": content.hexdigest(),
+        },
+        "initialiser": experiment.init,
+    }
