@@ -26,6 +26,7 @@ from parity.experiment import Experiment
 from parity.probe import Layer, Probe
 from parity.probing import probe
 from parity.recording import Recording, with_prefix
+from shared_data.augment import apply, draw
 from shared_data.batches import FaceData, Subset, batches, epoch_order, load
 from shared_data.errors import InputError
 
@@ -164,11 +165,9 @@ def training_batches(
 
 
 def _augmentation(experiment: Experiment, epoch: int) -> Callable[..., np.ndarray]:
-    from shared_data import augment
-
     def transform(positions: np.ndarray, images: np.ndarray) -> np.ndarray:
         for position, image in zip(positions, images, strict=True):
-            image[:] = augment.apply(image, augment.draw(experiment.seed, epoch, int(position)))
+            image[:] = apply(image, draw(experiment.seed, epoch, int(position)))
         return images
 
     return transform

@@ -6,7 +6,6 @@ descending name order and inside a class the file stems sorted as strings. On th
 both give the same order.
 """
 
-import csv
 import difflib
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from shared_data import archives
 from shared_data.caching import cache_root
 from shared_data.errors import InputError, listed, printable
+from shared_data.tables import read_rows
 
 __all__ = ["IMAGE_SUFFIXES", "Sample", "Source", "cache_root", "open_source"]
 
@@ -139,14 +139,20 @@ def _read_folder(spec: str, folder: Path) -> Source:
             f"The split is drawn here from one set: give one of them, such as "
             f"{root / classes[0]}."
         )
+    images = {name: found[name] for name in classes}
     if (root / "data.csv").is_file():
-        samples = _rows_of_csv(root / "data.csv", root, classes, found)
+        rows = read_rows(root / "data.csv", images, lambda path: _key(path, root))
+        if len({name for _, name in rows}) < 2:
+            raise InputError(
+                f"data: the {len(rows)} rows of {root / 'data.csv'} name fewer than two classes."
+            )
     else:
-        samples = tuple(
-            Sample(path, label)
-            for label, name in reversed(list(enumerate(classes)))
-            for _, path in sorted((_key(path, root), path) for path in found[name])
-        )
+        rows = [
+            (path, name)
+            for name in reversed(classes)
+            for _, path in sorted((_key(path, root), path) for path in images[name])
+        ]
+    samples = tuple(Sample(path, classes.index(name)) for path, name in rows)
     return Source(spec, root, classes, samples)
 
 
@@ -227,54 +233,3 @@ def _too_few_classes(
     where = "but not in class folders" if loose else "nor in any folder below it"
     what = "has images," if loose else "has no images,"
     return InputError(f"data: {root} {what} {where}. {_LAYOUT}")
-
-
-def _rows_of_csv(
-    table: Path, root: Path, classes: tuple[str, ...], found: dict[str, list[Path]]
-) -> tuple[Sample, ...]:
-    files: dict[tuple[str, str], list[Path]] = {}
-    for name in classes:
-        for path in found[name]:
-            files.setdefault((name, _key(path, root)), []).append(path)
-    samples, bad = [], []
-    seen: dict[tuple[str, str], int] = {}
-    for line, (image, name) in _csv_cells(table):
-        matches = files.get((name, image), [])
-        if name not in classes:
-            bad.append(f"line {line}: label {name!r} is not one of {', '.join(classes)}")
-        elif not matches:
-            bad.append(f"line {line}: there is no image {name}/{printable(image)}")
-        elif len(matches) > 1:
-            both = " and ".join(path.name for path in sorted(matches))
-            bad.append(f"line {line}: {name}/{image} may be {both}")
-        elif (name, image) in seen:
-            bad.append(f"line {line}: {name}/{image} again, first in line {seen[name, image]}")
-        else:
-            samples.append(Sample(matches[0], classes.index(name)))
-            seen[name, image] = line
-    if bad:
-        raise InputError(
-            f"data: {len(bad)} rows of {table} are wrong:\n{listed(bad)}\n"
-            "images_id is the file name without suffix, in the folder of its label."
-        )
-    if len({sample.label for sample in samples}) < 2:
-        raise InputError(f"data: {table} lists fewer than two classes, in {len(samples)} rows.")
-    return tuple(samples)
-
-
-def _csv_cells(table: Path) -> list[tuple[int, tuple[str, str]]]:
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = {"images_id", "label"} - set(reader.fieldnames or ())
-            if missing:
-                raise InputError(
-                    f"data: {table} lacks the column {' and '.join(sorted(missing))}. Its first "
-                    "line must be images_id,label."
-                )
-            return [
-                (reader.line_num, ((row["images_id"] or "").strip(), (row["label"] or "").strip()))
-                for row in reader
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"data: {table} is not a UTF-8 CSV table: {error}.") from error

@@ -15,7 +15,7 @@ from PIL import Image
 
 from shared_data.caching import publish
 from shared_data.errors import InputError
-from shared_data.faces import VERSION, draw_face
+from shared_data.faces import SEED, VERSION, draw_face
 
 STUDY_REAL, STUDY_FAKE = 589, 700
 _QUALITY = 92  # JPEG
@@ -44,7 +44,7 @@ def write(
     count_real: int,
     count_fake: int,
     *,
-    seed: int = 0,
+    seed: int = SEED,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write `real/real_N.jpg` and `fake/fake_N.jpg` (N from 1, 300x300 RGB) and `data.csv`.
@@ -78,7 +78,7 @@ def ensure(
     count_fake: int,
     cache: Path,
     *,
-    seed: int = 0,
+    seed: int = SEED,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Return the folder of these faces in `cache`, drawing them unless they are there already.
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--fake", type=count, default=STUDY_FAKE, help=f"faces with them {default}")
     parser.add_argument(
-        "--seed", type=_integer(0, 2**63 - 1), default=0, help=f"seed of all faces {default}"
+        "--seed", type=_integer(0, 2**63 - 1), default=SEED, help=f"seed of all faces {default}"
     )
     options = parser.parse_args(arguments)
     try:
