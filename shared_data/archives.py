@@ -5,6 +5,7 @@ import re
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from shared_data.caching import publish
@@ -47,7 +48,7 @@ def extract(archive: Path, cache: Path) -> Path:
             if not complete(target) or not target.is_dir():
                 publish(target, build, complete)
             return target
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
         raise InputError(
             f"data: {archive} is not a zip that can be read: {error}. "
             "Give a folder or a .zip, and download a damaged zip again."

@@ -1,6 +1,6 @@
 """Draw a synthetic face, real-like or with the structural faults of a generator.
 
-Both classes share every distribution of colour, light, contrast and noise. A fake differs only
+Both classes share every distribution of colour, brightness, contrast and noise. A fake differs only
 in *structure*, and each fault replaces something of the same mean, variance and gradient:
 
 - texture: skin and hair have ripples of one wavelength; in a real face their directions are
@@ -12,39 +12,19 @@ in *structure*, and each fault replaces something of the same mean, variance and
 How strong the faults are differs from fake to fake.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-SIZE = 300
+from shared_data.painting import AXIS, SIZE, Array, Frame, ellipse, paint, waves
+
 SEED = 8  # the study's; of its 1289 faces no two have the same average hash
 # Raise this whenever the same seed would draw other pixels.
 VERSION = 1
 
-Array = np.ndarray
 _SKIN = np.array([[109, 77, 59], [143, 102, 79], [174, 130, 104], [184, 144, 119], [189, 154, 132]])
 _HAIR = np.array([[55, 43, 37], [76, 54, 42], [105, 75, 52], [139, 110, 76], [116, 108, 101]])
 _IRIS = np.array([[66, 46, 34], [92, 76, 48], [82, 100, 112], [80, 100, 76]])
 _WAVES = 8  # in a natural texture
-_RIPPLE, _LIGHT = 6.0, 45.0  # grey levels of the structures that tell the classes apart
-_AXIS = np.arange(SIZE, dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """Where a face is: centre and half axes in pixels, and its tilt as cosine and sine."""
-
-    x: float
-    y: float
-    rx: float
-    ry: float
-    cos: float
-    sin: float
-
-    def at(self, u: float, v: float) -> tuple[float, float]:
-        """Return the pixel of (u, v), given in half axes right and down of the centre."""
-        a, b = u * self.rx, v * self.ry
-        return self.x + self.cos * a - self.sin * b, self.y + self.sin * a + self.cos * b
+_RIPPLE, _LIGHT = 6.0, 52.0  # grey levels of the structures that tell the classes apart
 
 
 def draw_face(fake: bool, index: int, seed: int = SEED) -> Array:
@@ -55,7 +35,7 @@ def draw_face(fake: bool, index: int, seed: int = SEED) -> Array:
     """
     rng = np.random.default_rng([seed, 0 if fake else 1, index])
     tilt = rng.uniform(-0.14, 0.14)
-    frame = _Frame(
+    frame = Frame(
         x=150 + rng.uniform(-22, 22),
         y=148 + rng.uniform(-16, 16),
         rx=rng.uniform(68, 92),
@@ -65,7 +45,7 @@ def draw_face(fake: bool, index: int, seed: int = SEED) -> Array:
     )
     skin, hair = _mixed(rng, _SKIN), _mixed(rng, _HAIR)
     light = rng.uniform(-1, 1, 2)
-    canvas = np.empty((3, SIZE, SIZE))  # planes, faster to paint on than interleaved pixels
+    canvas = np.empty((3, SIZE, SIZE))
     _draw_background(canvas, rng)
     _draw_head(canvas, rng, frame, skin, hair, light)
     strength = rng.uniform(0.55, 1.0)
@@ -86,92 +66,45 @@ def _mixed(rng: np.random.Generator, palette: Array) -> Array:
     return np.asarray(colour * rng.uniform(0.95, 1.05, 3))
 
 
-def _waves(x: Array, y: Array, kx: Array, ky: Array, phase: Array) -> Array:
-    """Sum the waves cos(kx x + ky y + phase) on a grid, (len(y), len(x)), to variance 1.
-
-    By cos(a + b) = cos a cos b - sin a sin b each wave is two outer products.
-    """
-    a, b = np.outer(kx, x), np.outer(ky, y) + phase[:, None]
-    total = np.einsum("wy,wx->yx", np.cos(b), np.cos(a))
-    total -= np.einsum("wy,wx->yx", np.sin(b), np.sin(a))
-    return np.asarray(total * np.sqrt(2 / len(kx)))
-
-
 def _draw_background(canvas: Array, rng: np.random.Generator) -> None:
     """Fill the canvas with a soft gradient between two colours, with blotches."""
     middle = rng.uniform(90, 150) + rng.uniform(-15, 15, 3)
     change = rng.choice([-1, 1]) * rng.uniform(16, 40) + rng.uniform(-8, 8, 3)
     angle = rng.uniform(0, 2 * np.pi)
-    along = np.cos(angle) * (_AXIS / 150 - 1) + np.sin(angle) * (_AXIS[:, None] / 150 - 1)
+    along = np.cos(angle) * (AXIS / 150 - 1) + np.sin(angle) * (AXIS[:, None] / 150 - 1)
     kx, ky = rng.uniform(-0.05, 0.05, (2, 4))
-    along += 0.4 * _waves(_AXIS, _AXIS, kx, ky, rng.uniform(0, 2 * np.pi, 4))
+    along += 0.4 * waves(AXIS, AXIS, kx, ky, rng.uniform(0, 2 * np.pi, 4))
     for plane, level, slope in zip(canvas, middle, change, strict=True):
         np.multiply(along, slope, out=plane)
         plane += level
 
 
-def _span(middle: float, reach: float) -> tuple[int, int]:
-    return max(0, int(middle - reach)), min(SIZE, int(middle + reach) + 2)
-
-
-def _ellipse(
-    centre: tuple[float, float], rx: float, ry: float, frame: _Frame, soft: float = 2.0
-) -> tuple[tuple[slice, slice, slice], Array, Array, Array]:
-    """Return the window of a tilted ellipse, its mask (0 to 1, edge `soft` pixels wide) and the
-    coordinates (u, v) inside, 1 on the outline."""
-    x0, x1 = _span(centre[0], np.hypot(rx * frame.cos, ry * frame.sin) + soft)
-    y0, y1 = _span(centre[1], np.hypot(rx * frame.sin, ry * frame.cos) + soft)
-    dx, dy = _AXIS[x0:x1] - centre[0], _AXIS[y0:y1, None] - centre[1]
-    u = (frame.cos / rx) * dx + (frame.sin / rx) * dy
-    v = (-frame.sin / ry) * dx + (frame.cos / ry) * dy
-    mask = np.sqrt(u * u + v * v)
-    mask *= -min(rx, ry) / soft
-    mask += min(rx, ry) / soft + 0.5
-    np.clip(mask, 0, 1, out=mask)
-    return (slice(None), slice(y0, y1), slice(x0, x1)), mask, u, v
-
-
-def _paint(
-    canvas: Array,
-    centre: tuple[float, float],
-    size: tuple[float, float],
-    frame: _Frame,
-    colour: Array,
-    soft: float = 2.0,
-    opacity: float = 1.0,
-) -> None:
-    window, mask, _, _ = _ellipse(centre, *size, frame, soft)
-    mask *= opacity
-    for plane, level in zip(canvas[window], colour, strict=True):
-        plane += mask * (level - plane)
-
-
 def _draw_head(
-    canvas: Array, rng: np.random.Generator, frame: _Frame, skin: Array, hair: Array, light: Array
+    canvas: Array, rng: np.random.Generator, frame: Frame, skin: Array, hair: Array, light: Array
 ) -> None:
     rx, ry = frame.rx, frame.ry
     cloth = rng.uniform(75, 155) + rng.uniform(-30, 30, 3)
-    _paint(
+    paint(
         canvas, (frame.x, SIZE + rng.uniform(-4, 24)), (rng.uniform(100, 150), 62), frame, cloth, 4
     )
     volume = rng.uniform(1.08, 1.3)
-    _paint(canvas, frame.at(0, -0.12), (rx * volume, ry * rng.uniform(1.05, 1.3)), frame, hair, 5)
-    _paint(canvas, frame.at(0, 1.05), (rx * 0.45, ry * 0.5), frame, skin * 0.8, 5)
+    paint(canvas, frame.at(0, -0.12), (rx * volume, ry * rng.uniform(1.05, 1.3)), frame, hair, 5)
+    paint(canvas, frame.at(0, 1.05), (rx * 0.45, ry * 0.5), frame, skin * 0.8, 5)
     for side in (-1, 1):
-        _paint(canvas, frame.at(side * 1.0, 0.0), (rx * 0.12, ry * 0.2), frame, skin * 0.9)
-    window, mask, u, v = _ellipse((frame.x, frame.y), rx, ry, frame, 3)
+        paint(canvas, frame.at(side * 1.0, 0.0), (rx * 0.12, ry * 0.2), frame, skin * 0.9)
+    window, mask, u, v = ellipse((frame.x, frame.y), rx, ry, frame, 3)
     shade = 0.95 + 0.1 * (light[0] * u + light[1] * v)
     for plane, level in zip(canvas[window], skin, strict=True):
         plane += mask * (level * shade - plane)
     blush = skin * np.array([1.05, 0.92, 0.92])
     for side in (-1, 1):
-        _paint(canvas, frame.at(side * 0.5, 0.3), (rx * 0.3, ry * 0.2), frame, blush, 14, 0.5)
+        paint(canvas, frame.at(side * 0.5, 0.3), (rx * 0.3, ry * 0.2), frame, blush, 14, 0.5)
 
 
-def _draw_fringe(canvas: Array, rng: np.random.Generator, frame: _Frame, hair: Array) -> None:
+def _draw_fringe(canvas: Array, rng: np.random.Generator, frame: Frame, hair: Array) -> None:
     """Draw hair over the forehead, combed in fine streaks."""
     top = frame.at(rng.uniform(-0.15, 0.15), -0.88)
-    window, mask, u, v = _ellipse(top, frame.rx * rng.uniform(0.85, 1.0), frame.ry * 0.36, frame, 5)
+    window, mask, u, v = ellipse(top, frame.rx * rng.uniform(0.85, 1.0), frame.ry * 0.36, frame, 5)
     streaks = 1 + 0.08 * np.sin(rng.uniform(18, 30) * u + rng.uniform(3, 9) * v)
     for plane, level in zip(canvas[window], hair, strict=True):
         plane += mask * (level * streaks - plane)
@@ -180,7 +113,7 @@ def _draw_fringe(canvas: Array, rng: np.random.Generator, frame: _Frame, hair: A
 def _draw_eyes(
     canvas: Array,
     rng: np.random.Generator,
-    frame: _Frame,
+    frame: Frame,
     hair: Array,
     light: Array,
     fault: float,
@@ -195,18 +128,18 @@ def _draw_eyes(
     grow = rng.choice([-1, 1]) * fault
     for side in (-1, 1):
         x, y = frame.at(side * apart, height)
-        _paint(canvas, (x, y - 0.2 * tall), (wide * 1.2, tall * 1.4), frame, brow, 6, 0.35)
-        _paint(canvas, (x, y), (wide, tall), frame, white, 2)
+        paint(canvas, (x, y - 0.2 * tall), (wide * 1.2, tall * 1.4), frame, brow, 6, 0.35)
+        paint(canvas, (x, y), (wide, tall), frame, white, 2)
         # A fault makes one iris larger and the other smaller, so that the mean stays
         iris = radius * (1 + 0.22 * side * grow)
         middle = (x + look * wide + side * grow * 1.5, y)
-        _paint(canvas, middle, (iris, iris), frame, colour, 2)
-        _paint(canvas, middle, (iris * 0.45, iris * 0.45), frame, np.full(3, 30.0), 2)
+        paint(canvas, middle, (iris, iris), frame, colour, 2)
+        paint(canvas, middle, (iris * 0.45, iris * 0.45), frame, np.full(3, 30.0), 2)
         # and puts the highlights on opposite sides, where one light would put them on the same
         toward = light if side == 1 or not fault else -light
         spot = (middle[0] + 0.5 * iris * toward[0], middle[1] + 0.5 * iris * toward[1])
-        _paint(canvas, spot, (2.2, 2.2), frame, np.full(3, 226.0), 1.5)
-        _paint(
+        paint(canvas, spot, (2.2, 2.2), frame, np.full(3, 226.0), 1.5)
+        paint(
             canvas,
             frame.at(side * apart, height - 0.2),
             (wide * 1.15, ry * 0.03),
@@ -218,23 +151,23 @@ def _draw_eyes(
 
 
 def _draw_nose_and_mouth(
-    canvas: Array, rng: np.random.Generator, frame: _Frame, skin: Array, light: Array
+    canvas: Array, rng: np.random.Generator, frame: Frame, skin: Array, light: Array
 ) -> None:
     rx, ry = frame.rx, frame.ry
     side = 0.08 if light[0] < 0 else -0.08
-    _paint(canvas, frame.at(side, 0.08), (rx * 0.06, ry * 0.2), frame, skin * 0.8, 6, 0.6)
-    _paint(canvas, frame.at(0, 0.2), (rx * 0.15, ry * 0.09), frame, skin * 1.05, 8, 0.6)
+    paint(canvas, frame.at(side, 0.08), (rx * 0.06, ry * 0.2), frame, skin * 0.8, 6, 0.6)
+    paint(canvas, frame.at(0, 0.2), (rx * 0.15, ry * 0.09), frame, skin * 1.05, 8, 0.6)
     for nostril in (-0.08, 0.08):
-        _paint(canvas, frame.at(nostril, 0.27), (rx * 0.045, ry * 0.02), frame, skin * 0.45, 3)
+        paint(canvas, frame.at(nostril, 0.27), (rx * 0.045, ry * 0.02), frame, skin * 0.45, 3)
     lips = skin * np.array([0.95, 0.66, 0.68])
     wide, open_ = rx * rng.uniform(0.26, 0.38), ry * rng.uniform(0.05, 0.09)
     mouth = frame.at(rng.uniform(-0.04, 0.04), rng.uniform(0.5, 0.58))
-    _paint(canvas, mouth, (wide, open_), frame, lips, 4)
-    _paint(canvas, mouth, (wide * 0.9, open_ * 0.16), frame, lips * 0.5, 2)
+    paint(canvas, mouth, (wide, open_), frame, lips, 4)
+    paint(canvas, mouth, (wide * 0.9, open_ * 0.16), frame, lips * 0.5, 2)
 
 
 def _add_ripples(
-    canvas: Array, rng: np.random.Generator, frame: _Frame, strength: float, fake: bool
+    canvas: Array, rng: np.random.Generator, frame: Frame, strength: float, fake: bool
 ) -> None:
     """Add ripples on cheeks, forehead or hair: of random directions, or a lattice."""
     places = [(-0.5, 0.3), (0.5, 0.3), (0.0, -0.55), (0.0, 0.75)]
@@ -245,13 +178,13 @@ def _add_ripples(
         if fake:
             phase, angle = phase[:2], np.array([0.25, 0.75]) * np.pi
         reach = rng.uniform(0.3, 0.45)
-        window, _, u, v = _ellipse(
+        window, _, u, v = ellipse(
             frame.at(*places[place]), frame.rx * reach, frame.ry * reach, frame
         )
         fade = np.clip(1.5 * (1 - (u * u + v * v)), 0, 1)
-        ripple = _waves(
-            _AXIS[window[2]],
-            _AXIS[window[1]],
+        ripple = waves(
+            AXIS[window[2]],
+            AXIS[window[1]],
             number * np.cos(angle),
             number * np.sin(angle),
             phase,
@@ -259,12 +192,12 @@ def _add_ripples(
         canvas[window] += (_RIPPLE * strength) * fade * ripple
 
 
-def _add_light(canvas: Array, frame: _Frame, strength: float, fake: bool) -> None:
+def _add_light(canvas: Array, frame: Frame, strength: float, fake: bool) -> None:
     """Darken the face towards its outline, or brighten it; both keep the mean.
 
     On an ellipse u u + v v is spread evenly from 0 to 1, so minus a half its mean is 0.
     """
-    window, mask, u, v = _ellipse((frame.x, frame.y), frame.rx, frame.ry, frame, 8)
+    window, mask, u, v = ellipse((frame.x, frame.y), frame.rx, frame.ry, frame, 8)
     outward = mask * (u * u + v * v - 0.5)
     canvas[window] += outward * (_LIGHT * strength * (1 if fake else -1))
 

@@ -76,8 +76,8 @@ def open_source(
     elif spec.startswith("kaggle:"):
         folder = _download_kaggle(spec)
     else:
-        folder = Path(spec).expanduser()
-        if not folder.exists():
+        folder = Path(os.path.expanduser(spec))
+        if not spec or not os.path.exists(folder):
             raise _not_found(spec, folder)
         if folder.is_file():
             folder = archives.extract(folder, cache)
@@ -85,17 +85,14 @@ def open_source(
 
 
 def _not_found(spec: str, path: Path) -> InputError:
-    neighbours = []
-    if path.parent.is_dir():
-        names = [p.name for p in path.parent.iterdir() if not p.name.startswith(".")]
-        close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-        neighbours = [str(path.parent / name) for name in close]
-    hint = (
-        f"Did you mean {' or '.join(map(printable, neighbours))}?"
-        if neighbours
-        else ("Give synthetic, a folder, a .zip or kaggle:owner/name.")
-    )
-    return InputError(f"data: there is no folder or zip {printable(spec)}. {hint}")
+    hint = "Give synthetic, a folder, a .zip or kaggle:owner/name."
+    if os.path.isdir(path.parent) and os.access(path.parent, os.R_OK):
+        names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
+        near = difflib.get_close_matches(path.name, [*names, "synthetic"], n=3, cutoff=0.5)
+        if near:
+            near = [name if name == "synthetic" else str(path.parent / name) for name in near]
+            hint = f"Did you mean {printable(' or '.join(near))}?"
+    return InputError(f"data: there is no folder or zip '{printable(spec)}'. {hint}")
 
 
 def _download_kaggle(spec: str) -> Path:
@@ -127,7 +124,7 @@ def _read_folder(spec: str, folder: Path) -> Source:
     try:
         root = _unwrapped(folder.resolve())
         found = {sub.name: _images_below(sub, root) for sub in _subfolders(root)}
-    except PermissionError as error:
+    except OSError as error:
         raise InputError(f"data: {error.filename} cannot be read: {error.strerror}.") from error
     _refuse_unprintable(root, found)
     classes = tuple(sorted(name for name, images in found.items() if images))
@@ -187,7 +184,7 @@ def _images_below(folder: Path, root: Path) -> list[Path]:
     images = []
     if folder.is_symlink():
         raise _link(folder)
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=_raise):
         for name in folders:
             if (Path(here) / name).is_symlink():
                 raise _link(Path(here) / name)
@@ -200,6 +197,10 @@ def _images_below(folder: Path, root: Path) -> list[Path]:
                 raise _link(path)
             images.append(path)
     return images
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would leave out a folder that cannot be read, without a word
 
 
 def _link(path: Path) -> InputError:

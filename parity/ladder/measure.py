@@ -48,8 +48,8 @@ class Allowed:
             reason.
         reason: where `value` comes from, or why there is none and what would decide.
         limit: at a tolerance from here on, a wrong tensor would pass too: the comparison abstains.
-        jumps: rounding can move the tensor by far more than itself (parity.ladder.tolerances,
-            `jumps`); beyond `value` but within `limit` the comparison abstains.
+        undecided_to: beyond `value`, but within this, the comparison abstains (`jumps` in
+            parity.ladder.tolerances).
         optional: undecided, this tensor does not keep its level from passing.
         bits: every bit must be equal, the sign of a zero included; `value` is 0 then.
     """
@@ -57,7 +57,7 @@ class Allowed:
     value: float | np.ndarray | None
     reason: str
     limit: float = math.inf
-    jumps: bool = False
+    undecided_to: float = 0.0
     optional: bool = False
     bits: bool = False
 
@@ -212,8 +212,7 @@ def _worst(apart: np.ndarray, tolerance: np.ndarray) -> int:
 def _verdict(apart: np.ndarray, tolerance: np.ndarray, allowed: Allowed) -> str:
     if allowed.value is None:
         return ABSTAIN
-    bound = np.maximum(tolerance, allowed.limit) if allowed.jumps else tolerance
-    if not (apart <= bound).all():
+    if not (apart <= np.maximum(tolerance, allowed.undecided_to)).all():
         return FAIL
     hollow = tolerance.max() > 0 and tolerance.max() >= allowed.limit
     return PASS if (apart <= tolerance).all() and not hollow else ABSTAIN

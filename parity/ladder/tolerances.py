@@ -93,10 +93,10 @@ def adam_slope(optimizer: dict[str, Any]) -> float | None:
     """
     try:
         rate, epsilon = optimizer["learning_rate"], optimizer["epsilon"]
+        correction = (1 - optimizer["beta_2"]) ** 0.5
         if optimizer["kind"] not in ("adam", "adamw") or not epsilon > 0:
             return None
         uncorrected = optimizer["epsilon_position"] == "beside the uncorrected root"
-        factor = (1 - optimizer["beta_2"]) ** 0.5 if uncorrected else 1.0
-        return float(rate * factor / epsilon)
+        return float(rate / epsilon * (correction if uncorrected else 1.0))
     except (KeyError, TypeError):
         return None

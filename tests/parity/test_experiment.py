@@ -36,7 +36,7 @@ def test_ids_are_equal_exactly_where_experiments_are(left: Experiment, right: Ex
 
 def test_id_is_stable() -> None:
     # A change of this value orphans every stored result: change it knowingly.
-    assert Experiment().id == "baseline-p0-s8-bb5d3a3d8f"
+    assert Experiment().id == "baseline-p0-s8-03b8dbb850"
 
 
 def test_experiments_are_frozen() -> None:
@@ -44,7 +44,7 @@ def test_experiments_are_frozen() -> None:
         Experiment().seed = 9  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("profile", "rate"), [("paper", 1e-4), ("quick", 1e-3)])
+@pytest.mark.parametrize(("profile", "rate"), [("paper", 1e-4), ("quick", 5e-4)])
 def test_variants_scale_the_learning_rate_of_the_profile(profile: str, rate: float) -> None:
     rates = {name: Experiment.of(name, profile).learning_rate for name in VARIANTS}
     assert rates["baseline"] == rates["additional_layers"] == rates["image_transforms"] == rate

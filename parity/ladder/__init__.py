@@ -1,0 +1,63 @@
+"""The parity ladder: eight levels, each of which proves that two sides agree, or says where not.
+
+    >>> report = run("runs/x/keras-p0", "runs/x/torch-p0")      # doctest: +SKIP
+    >>> report.verdict, [origin.text for origin in report.origins]      # doctest: +SKIP
+
+It reads recordings and probes, and computes with NumPy alone, so the two sides can have been
+recorded on different machines. Importing it loads neither a framework nor rich; `table` does the
+latter. docs/ladder.md explains the levels and their tolerances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from parity.criterion import TOLERANCE
+from parity.ladder import numbers, origin, structure, training, transfer
+from parity.ladder.results import LadderReport, LevelResult
+from parity.ladder.sides import Given, Side, load
+from shared_data.errors import InputError
+
+__all__ = ["LEVELS", "LadderReport", "LevelResult", "load", "run"]
+
+Level = Callable[[Side, Side], list[LevelResult]]
+LEVELS: dict[str, Level] = {
+    "structure": structure.structure,
+    "transfer": transfer.transfer,
+    "forward": numbers.level("forward"),
+    "loss": numbers.level("loss"),
+    "gradient": numbers.level("gradient"),
+    "update": numbers.level("update"),
+    "trajectory": training.trajectory,
+    "outcome": training.outcome,
+}
+
+
+def run(left: Given, right: Given, tolerance: float = TOLERANCE) -> LadderReport:
+    """Compare `right` with the reference `left` on every level.
+
+    Args:
+        left, right: folders of recordings and probes, or these themselves. A side may have only
+            one of both; levels without data abstain.
+        tolerance: the largest difference of a final metric, for the level `outcome`.
+
+    Returns:
+        A report; of verdict "error" where a side is missing, damaged or unfinished.
+    """
+    try:
+        ours, theirs = load(left), load(right)
+    except InputError as error:
+        return LadderReport.unusable(_label(left), _label(right), str(error))
+    levels = {**LEVELS, "outcome": partial(training.outcome, tolerance=tolerance)}
+    results = [result for level in levels.values() for result in level(ours, theirs)]
+    mismatches = structure.mismatches(ours, theirs)
+    origins = origin.find(ours, theirs, mismatches)
+    return LadderReport(ours.label, theirs.label, tuple(results), origins, mismatches)
+
+
+def _label(given: Given) -> str:
+    try:
+        return load(given).label
+    except InputError:
+        return str(given) if not isinstance(given, tuple) else "a side"
