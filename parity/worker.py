@@ -112,7 +112,7 @@ class _Pool:
                 _signal(process, signal.SIGKILL)
 
     def _start(self, arm: Arm, folder: Path, errors: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", f"{arm.framework}_impl.record", "--events"]
+        command = [sys.executable, "-m", f"{arm.framework}_impl.record", "--events", "--no-probe"]
         with self._lock:
             if self._closed:
                 raise InterruptedError("the run was ended")

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 _TAG = 0x617567  # "aug": keeps these draws apart from others of the same seed and epoch
-_JITTER = ("brightness", "contrast", "saturation", "hue")
+OPERATIONS = ("brightness", "contrast", "saturation", "hue")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def draw(seed: int, epoch: int, sample: int) -> Transform:
     rng = np.random.default_rng([seed, epoch, sample, _TAG])
     horizontal, vertical = rng.random(2) < 0.5
     brightness, contrast, saturation = rng.uniform(0.9, 1.1, 3)
-    first, second, third, fourth = (_JITTER[i] for i in rng.permutation(len(_JITTER)))
+    first, second, third, fourth = (OPERATIONS[i] for i in rng.permutation(len(OPERATIONS)))
     return Transform(
         flip_horizontal=bool(horizontal),
         flip_vertical=bool(vertical),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from parity.criterion import TOLERANCE
 from parity.ladder import numbers, origin, structure, training, transfer
@@ -57,7 +58,5 @@ def run(left: Given, right: Given, tolerance: float = TOLERANCE) -> LadderReport
 
 
 def _label(given: Given) -> str:
-    try:
-        return load(given).label
-    except InputError:
-        return str(given) if not isinstance(given, tuple) else "a side"
+    """What to call a side that may not be usable."""
+    return str(given) if isinstance(given, str | Path) else "a side"

@@ -21,6 +21,8 @@ from parity.ladder.tolerances import (
 from parity.probe import INPUT
 
 UNKNOWN = "the left side describes no such layer or parameter"
+LAYERS_ALONE = "layers alone decide"
+NEEDS_REFERENCE = "layers alone would decide, record the right side with --reference LEFT"
 NO_SLOPE = "no bound is known for a step of this optimizer: the float32 noise floor decides"
 
 
@@ -42,14 +44,9 @@ class Allowance:
         allowed = by_precision(kind, name)
         if not self._jumps(kind, name):
             return allowed
-        scale = self._scale(precision, kind, name)
-        return Allowed(
-            allowed.value,
-            f"{allowed.reason}; it can jump, then layers alone decide",
-            limit=scale,
-            undecided_to=scale,
-            optional=self._optional(precision, kind),
-        )
+        scale, optional = self._scale(precision, kind, name), self._optional(precision, kind)
+        said = f"{allowed.reason}; it jumps: {LAYERS_ALONE if optional else NEEDS_REFERENCE}"
+        return Allowed(allowed.value, said, limit=scale, undecided_to=scale, optional=optional)
 
     def alone(self, precision: str, kind: str, name: str, reference: Tensor) -> Allowed:
         """For a layer alone, fed with the reference's tensors, against the `reference`'s own.

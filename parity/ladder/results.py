@@ -108,10 +108,14 @@ class LadderReport:
             "right": self.right,
             "error": self.error,
             "ladder": self.to_list(),
-            "origins": [_finite(dataclasses.asdict(origin)) for origin in self.origins],
-            "semantics": [_finite(dataclasses.asdict(each)) for each in self.semantics],
+            "origins": [_with(each, "sentence") for each in self.origins],
+            "semantics": [_with(each, "text") for each in self.semantics],
             "tensors": [
-                {"level": result.level, "precision": result.precision, **_measured(measurement)}
+                {
+                    "level": result.level,
+                    "precision": result.precision,
+                    **_with(measurement, "minimum_tolerance", "headroom"),
+                }
                 for result in self.levels
                 for measurement in result.tensors
             ],
@@ -158,6 +162,8 @@ def summarise(
         names = listed(each.name for each in undecided)
         reasons = listed(dict.fromkeys(e.reason for e in binding)) if binding else ""
         parts.append(f"{len(undecided)} undecided: {names}" + (f" ({reasons})" if reasons else ""))
+    if verdict == ABSTAIN and precision == "float32":
+        parts.append("decide it with --precision float64")
     return LevelResult(
         level,
         verdict,
@@ -199,12 +205,10 @@ def _extent(measurements: Sequence[Measurement]) -> str:
     return f"{len(compared)} of {len(measurements)} tensors, {elements:,} elements compared"
 
 
-def _measured(measurement: Measurement) -> dict[str, Any]:
-    values = dataclasses.asdict(measurement)
-    values["index"] = list(measurement.index) if measurement.index is not None else None
-    for name in ("minimum_tolerance", "headroom"):
-        values[name] = getattr(measurement, name)
-    return dict(_finite(values))
+def _with(item: Any, *properties: str) -> dict[str, Any]:
+    """A dataclass and some of its properties, for strict JSON."""
+    more = {name: getattr(item, name) for name in properties}
+    return {name: _finite(value) for name, value in {**dataclasses.asdict(item), **more}.items()}
 
 
 def _finite(value: Any) -> Any:

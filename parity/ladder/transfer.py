@@ -14,6 +14,7 @@ from parity.ladder.sides import PRECISIONS, Side, in_order
 from parity.ladder.tolerances import reason
 from parity.probe import sample
 
+AS_DRAWN = " as drawn"  # ends the name of a comparison of the left with the drawn weights
 BITS = Allowed(0.0, reason("bits"), bits=True)
 
 
@@ -71,7 +72,7 @@ def recorded(left: Side, right: Side, precision: str) -> list[Measurement]:
 
 
 def _as_drawn(name: str, drawn: Tensor | None, ours: Tensor) -> Measurement:
-    return compare(f"{name}, drawn against left,", drawn, ours, BITS)
+    return compare(name + AS_DRAWN, drawn, ours, BITS)
 
 
 def _drawn(side: Side, precision: str) -> Mapping[str, np.ndarray]:

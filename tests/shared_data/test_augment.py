@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -43,6 +44,12 @@ def test_a_tape_depends_on_seed_epoch_and_sample_alone(seed: int, epoch: int, sa
     assert all(0.9 <= f <= 1.1 for f in (tape.brightness, tape.contrast, tape.saturation))
     assert abs(tape.hue) <= 0.1
     assert sorted(tape.order) == sorted(augment.OPERATIONS)
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_other_arrays_are_refused(image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
+        augment.apply(image, augment.draw(0, 0, 0))
 
 
 def test_draws_cover_their_ranges() -> None:

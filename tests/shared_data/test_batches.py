@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import csv
+import json
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from PIL import Image
 
 from shared_data import batches as module
 from shared_data.batches import FaceData, Subset, load
-from shared_data.cleaning import find_duplicates
 from shared_data.errors import InputError
 
 
@@ -65,57 +63,12 @@ def test_batches_cover_the_order_once_and_keep_the_short_last(
     np.testing.assert_array_equal(np.concatenate([y for _, y in parts]), order % 2)
 
 
-def test_a_second_start_reads_the_cache_and_gives_the_same(faces: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    first = loaded(faces, on_progress=lambda *at: calls.append(at))
-    assert calls[-1] == (24, 24)
-    calls.clear()
-    second = loaded(faces, on_progress=lambda *at: calls.append(at))
-    assert not calls
-    assert first.digest == second.digest
-    assert isinstance(second.train.images, np.memmap)
-    np.testing.assert_array_equal(first.train.images, second.train.images)
-
-
-@pytest.mark.parametrize("damage", ["truncate", "flip"])
-def test_a_damaged_cache_is_rebuilt(faces: Path, damage: str) -> None:
-    expected = np.array(loaded(faces).train.images)
-    (file,) = (faces.parent / "cache").rglob("images.npy")
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 255
-    file.write_bytes(content[:-7] if damage == "truncate" else content)
-    np.testing.assert_array_equal(loaded(faces).train.images, expected)
-
-
-def test_a_changed_image_changes_the_digest(faces: Path) -> None:
-    before = loaded(faces).digest
-    picture(999).save(faces / "real" / "real_3.png")
-    assert loaded(faces).digest != before
-
-
-def _digest(faces: Path) -> str:
-    return loaded(faces).digest
-
-
-def test_two_processes_may_fill_one_cache_at_once(faces: Path) -> None:
-    with ProcessPoolExecutor(2) as pool:
-        digests = list(pool.map(_digest, [faces, faces]))
-    assert digests[0] == digests[1] == loaded(faces).digest
-
-
 def test_duplicates_are_left_out_and_listed_and_stay_on_disk(faces: Path) -> None:
     Image.open(faces / "real" / "real_1.png").save(faces / "real" / "real_99.png")
     data = loaded(faces)
     assert data.duplicates == (("real/real_99.png", "real/real_1.png"),)
     assert len(data.train) + len(data.test) + len(data.validation) == 24
     assert (faces / "real" / "real_99.png").exists()
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1)), max_size=30))
-def test_the_first_of_equal_hashes_in_a_class_stays(rows: list[tuple[int, int]]) -> None:
-    found = find_duplicates([h for h, _ in rows], [label for _, label in rows])
-    expected = {row: rows.index(key) for row, key in enumerate(rows) if rows.index(key) < row}
-    assert found == expected
 
 
 def test_out_of_distribution_data_is_balanced(faces: Path, tmp_path: Path) -> None:
@@ -139,93 +92,66 @@ def test_a_zip_gives_what_its_folder_gives(faces: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(archive).train.images, loaded(faces).train.images)
 
 
-def test_modes_that_can_be_converted_are(faces: Path) -> None:
-    for seed, mode in enumerate(("L", "P", "RGBA", "CMYK", "I;16"), start=4000):
-        suffix = "tiff" if mode == "CMYK" else "png"
-        grey = Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40))
-        image = grey if mode == "I;16" else picture(seed).convert(mode)
-        image.save(faces / "real" / f"mode_{mode.replace(';', '')}.{suffix}")
-    data = loaded(faces)
-    assert len(data.train) + len(data.test) + len(data.validation) == 29
+def test_the_summary_is_json_and_counts_every_split(faces: Path) -> None:
+    summary = loaded(faces, ood=str(faces)).summary()
+    assert json.loads(json.dumps(summary)) == summary
+    splits = summary["splits"]
+    assert [sum(splits[name].values()) for name in ("train", "test", "validation")] == [19, 2, 3]
+    assert summary["ood"] == {"source": str(faces), "digest": summary["digest"], "duplicates": []}
+    assert loaded(faces).summary()["ood"] is None
 
 
-def _cases() -> dict[str, tuple[Callable[[Path], None], tuple[str, ...]]]:
-    def remove(folder: Path) -> None:
-        for file in sorted(folder.iterdir()):
-            file.unlink()
-        folder.rmdir()
-
-    def empty(folder: Path) -> None:
-        for file in folder.rglob("*.png"):
-            file.unlink()
-
-    def table(text: str) -> Callable[[Path], None]:
-        return lambda folder: (folder / "data.csv").write_text(text) and None
-
-    def broken(folder: Path) -> None:
-        (folder / "real" / "empty.png").write_bytes(b"")
-        (folder / "real" / "text.jpg").write_text("not an image")
-        whole = (folder / "fake" / "fake_3.png").read_bytes()
-        (folder / "fake" / "half.png").write_bytes(whole[: len(whole) // 2])
-        Image.new("L", (8000, 8000)).save(folder / "fake" / "bomb.png")
-
-    return {
-        "no images": (empty, ("no image",)),
-        "one class": (lambda folder: remove(folder / "real"), ("class",)),
-        "bad files, all at once": (
-            broken,
-            ("empty.png", "text.jpg", "half.png", "bomb.png"),
-        ),
-        "csv without columns": (table("a,b\n1,2\n"), ("images_id", "label")),
-        "csv with a missing file": (
-            table("images_id,label\nreal_0,real\nreal_77,real\nfake_88,fake\n"),
-            ("real_77", "fake_88"),
-        ),
-        "csv with an unknown label": (
-            table("images_id,label\nreal_0,reel\nfake_0,fake\n"),
-            ("reel",),
-        ),
-    }
+def test_duplicates_of_the_out_of_distribution_set_do_not_count(
+    faces: Path, make_set: Callable[..., Path]
+) -> None:
+    other = make_set("other", fake=3, real=3)
+    (other / "real" / "real_1b.png").write_bytes((other / "real" / "real_1.png").read_bytes())
+    data = loaded(faces, ood=str(other))
+    assert data.ood_duplicates == (("real/real_1b.png", "real/real_1.png"),)
+    assert data.ood is not None
+    # in row order: real_1, (real_1b), real_2, real_3, fake_1 ...
+    assert data.ood.rows.tolist() == [0, 2, 3, 4, 5, 6]
+    assert data.ood.labels.tolist() == [1, 1, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("case", _cases())
-def test_bad_data_is_explained(faces: Path, case: str) -> None:
-    spoil, words = _cases()[case]
-    spoil(faces)
-    with pytest.raises(InputError) as caught:
-        loaded(faces)
-    for word in words:
-        assert word in str(caught.value)
+def test_a_class_that_is_never_trained_on_is_refused(make_set: Callable[..., Path]) -> None:
+    source = make_set(fake=20, real=1)
+    # row 0 is the only real image
+    seed = next(s for s in range(99) if 0 in np.random.RandomState(s).permutation(21)[16:])
+    with pytest.raises(InputError, match="no image of real fell into the training split"):
+        loaded(source, split_seed=seed)
 
 
-@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "faces/../../evil.png"])
-def test_a_zip_that_leaves_its_folder_is_refused_whole(tmp_path: Path, name: str) -> None:
-    archive = tmp_path / "evil.zip"
-    with zipfile.ZipFile(archive, "w") as target:
-        target.writestr("faces/real/a.png", b"x")
-        target.writestr(name, b"x")
-    with pytest.raises(InputError, match=r"evil\.png"):
-        loaded(archive)
-    assert not list(tmp_path.rglob("evil.png"))
+def test_a_transform_sees_positions_and_bytes_before_they_are_scaled(faces: Path) -> None:
+    subset = loaded(faces).train
+    seen = []
+
+    def invert(positions: np.ndarray, images: np.ndarray) -> np.ndarray:
+        assert images.dtype == np.uint8
+        seen.extend(positions.tolist())
+        return 255 - images
+
+    order = module.epoch_order(len(subset), seed=8, epoch=0)
+    plain = np.concatenate([x for x, _ in module.batches(subset, order, 5)])
+    inverted = np.concatenate([x for x, _ in module.batches(subset, order, 5, transform=invert)])
+    assert seen == order.tolist()
+    np.testing.assert_array_equal(plain * 256 + inverted * 256, np.full_like(plain, 255))
 
 
-def test_what_is_no_zip_and_what_does_not_exist_is_refused(tmp_path: Path, faces: Path) -> None:
-    (tmp_path / "x.zip").write_text("no zip")
-    with pytest.raises(InputError, match=r"x\.zip"):
-        loaded(tmp_path / "x.zip")
-    with pytest.raises(InputError, match="facse"):
-        loaded(tmp_path / "facse")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_division_by_256_is_exact_in_every_type(dtype: type) -> None:
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    subset = Subset(images, np.array([0]), np.array([1]))
+    ((x, _),) = module.batches(subset, np.array([0]), 1, dtype)
+    assert x.dtype == dtype
+    np.testing.assert_array_equal(x.astype(np.float64) * 256, images)
+    ((x, _),) = module.batches(subset, np.array([0]), 1, dtype, divisor=255)
+    assert x.max() == 1
 
 
-def test_kaggle_without_its_package_or_network_is_a_message(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="kaggle"):
-        load("kaggle:nobody/nothing", image_size=16, cache=tmp_path)
-
-
-def test_the_csv_gives_the_order(faces: Path) -> None:
-    rows = [(f"{name}_{k}", name) for k in (3, 1, 2, 0, 7, 5, 6) for name in ("fake", "real")]
-    with (faces / "data.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("images_id", "label"), *rows])
-    from shared_data.sources import open_source
-
-    assert [sample.path.stem for sample in open_source(str(faces)).samples] == [r for r, _ in rows]
+def test_wrong_batch_sizes_and_positions_raise(faces: Path) -> None:
+    subset = loaded(faces).train
+    with pytest.raises(ValueError, match="batch_size: got 0"):
+        next(module.batches(subset, np.arange(3), 0))
+    with pytest.raises(IndexError):
+        next(module.batches(subset, np.array([len(subset)]), 1))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from conftest import FACES
@@ -11,8 +9,7 @@ from hypothesis import strategies as st
 from parity import published
 from shared_data.batches import epoch_order, load
 from shared_data.errors import InputError
-from shared_data.sources import open_source
-from shared_data.splits import split_rows
+from shared_data.splits import class_counts, split_rows
 
 real = pytest.mark.skipif(not FACES.exists(), reason="the study's images are not here")
 
@@ -26,9 +23,26 @@ def test_splits_are_the_shuffled_rows_cut_at_80_and_90_percent(count: int, seed:
     np.testing.assert_array_equal(split["validation"], rows[int(0.9 * count) :])
 
 
-def test_too_few_images_to_split_are_refused() -> None:
-    with pytest.raises(InputError, match="few"):
-        split_rows(3)
+@given(st.integers(0, 40))
+def test_every_split_has_images_or_the_count_is_refused(count: int) -> None:
+    try:
+        split = split_rows(count)
+    except InputError as error:
+        assert count < 6
+        assert f"{count} images are too few to split" in str(error)
+    else:
+        assert min(len(rows) for rows in split.values()) >= 1
+        assert sorted(np.concatenate(list(split.values()))) == list(range(count))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_numpy_refuses_are_explained(seed: int) -> None:
+    with pytest.raises(InputError, match=f"split seed: got {seed}, expected"):
+        split_rows(10, seed)
+
+
+def test_classes_without_images_count_zero() -> None:
+    assert class_counts(np.array([1, 1]), ("a", "b", "c")) == {"a": 0, "b": 2, "c": 0}
 
 
 @given(st.integers(1, 500), st.integers(0, 2**31), st.integers(1, 1000))
@@ -50,17 +64,3 @@ def test_real_data_split_as_table_1_says() -> None:
     for name in ("train", "validation", "test"):
         assert splits[name] == table[name]
     assert data.duplicates == ()
-
-
-@real
-@pytest.mark.real_data
-def test_without_its_csv_the_real_data_has_the_same_order(tmp_path: Path) -> None:
-    with_csv = open_source(str(FACES))
-    bare = tmp_path / "faces"
-    for name in ("real", "fake"):
-        (bare / name).mkdir(parents=True)
-        for file in (FACES / name).iterdir():
-            (bare / name / file.name).write_bytes(file.read_bytes())
-    without = open_source(str(bare))
-    names = [[sample.path.name for sample in source.samples] for source in (with_csv, without)]
-    assert names[0] == names[1]

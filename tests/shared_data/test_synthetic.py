@@ -8,7 +8,9 @@ import pytest
 from conftest import Finished
 from PIL import Image
 
-from shared_data import synthetic
+from shared_data import faces, synthetic
+from shared_data.errors import InputError
+from shared_data.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_no_single_pixel_statistic_separates_the_classes(drawn: Path) -> None:
         real, fake = (np.array([row[name] for row in table]) for table in tables)
         thresholds = np.unique(np.concatenate([real, fake]))[:, None]
         accuracy = ((real > thresholds).mean(1) + (fake <= thresholds).mean(1)) / 2
-        assert max(accuracy.max(), 1 - accuracy.min()) < 0.72, name
+        assert max(accuracy.max(), 1 - accuracy.min()) < 0.70, name
 
 
 def test_the_command_writes_a_set_and_never_overwrites_one(
@@ -62,3 +64,77 @@ def test_the_command_writes_a_set_and_never_overwrites_one(
     assert len(list((tmp_path / "set").rglob("*.jpg"))) == 7
     again = command("shared_data.synthetic", *arguments)
     assert again.code == 2 and str(tmp_path / "set") in again.err and "Traceback" not in again.err
+
+
+def test_pixels_are_neither_flat_nor_saturated(drawn: Path) -> None:
+    for file in (drawn / "fake" / "fake_7.jpg", drawn / "real" / "real_7.jpg"):
+        pixels = np.asarray(Image.open(file), dtype=int)
+        assert ((pixels == 0) | (pixels == 255)).mean() < 0.001
+        squares = pixels[:296, :296].reshape(37, 8, 37, 8, 3)
+        assert squares.std(axis=(1, 3)).min() > 0
+
+
+def test_other_seeds_draw_other_faces() -> None:
+    images = [faces.draw_face(fake, 1, seed).tobytes() for fake in (False, True) for seed in (0, 1)]
+    assert len(set(images)) == 4
+
+
+def test_the_cache_is_filled_once_and_mended(tmp_path: Path) -> None:
+    calls = []
+
+    def ensure() -> Path:
+        return synthetic.ensure(3, 4, tmp_path, on_progress=lambda *at: calls.append(at))
+
+    folder = ensure()
+    assert calls[-1] == (7, 7) and len(calls) == 7
+    assert ensure() == folder and len(calls) == 7
+    (folder / "fake" / "fake_2.jpg").unlink()
+    assert ensure() == folder and (folder / "fake" / "fake_2.jpg").exists()
+    assert [p.name for p in (tmp_path / "synthetic").iterdir()] == [folder.name]
+
+
+def test_synthetic_is_a_source_in_the_studys_ratio(tmp_path: Path) -> None:
+    assert synthetic.study_ratio(1289) == (589, 700)
+    source = open_source("synthetic", synthetic_images=9, cache=tmp_path)
+    assert [s.label for s in source.samples] == [1] * 4 + [0] * 5
+
+
+@pytest.mark.parametrize("total", [1, 10**7])
+def test_impossible_totals_are_refused(total: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"synthetic images: got {total}, expected 2 to"):
+        open_source("synthetic", synthetic_images=total, cache=tmp_path)
+
+
+def test_an_unwritable_cache_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"cannot write the cache folder .*PARITY_CACHE"):
+        synthetic.ensure(1, 1, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--out", "{file}/inside"], "cannot write to"),
+        (["--out", "{file}"], "cannot write to"),
+        (["--out", "x", "--real", "0"], "got 0, expected an integer from 1"),
+        (["--out", "x", "--fake", "many"], "got 'many', expected an integer from 1"),
+        (["--out", "x", "--seed", "-1"], "got -1, expected an integer from 0"),
+        ([], "--out"),
+    ],
+)
+def test_wrong_requests_exit_with_2_and_say_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    try:
+        code = synthetic.main([a.format(file=tmp_path / "file") for a in arguments])
+    except SystemExit as stopped:  # argparse's way
+        code = int(str(stopped.code))
+    assert code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        synthetic.main(["--help"])
+    assert "--real 40 --fake 40" in capsys.readouterr().out
