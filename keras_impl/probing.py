@@ -24,11 +24,11 @@ class Prober:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.steps = [
-            layer
+        self.steps = {
+            _canonical(layer): layer
             for layer in trainer.network.layers
             if not isinstance(layer, keras.layers.InputLayer)
-        ]
+        }
 
     def free(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Tensors]:
         """The network as it is. Images NHWC, labels int64 (batch,).
@@ -38,8 +38,8 @@ class Prober:
         source = _source(images)
         x = Tap(name=INPUT)(source)
         outputs = {}
-        for layer in self.steps:
-            outputs[layer.name] = x = Tap(name=layer.name + ".tap")(layer(x))
+        for name, layer in self.steps.items():
+            outputs[name] = x = Tap(name=_tap(name))(layer(x))
         model = keras.Model(source, x)
         targets = np.eye(self.trainer.classes, dtype=images.dtype)[labels]
         loss, gradients = _gradients(
@@ -49,7 +49,7 @@ class Prober:
         return {
             "activation": {name: np.asarray(value) for name, value in activations.items()},
             "loss": {"loss": np.asarray(loss, dtype=images.dtype)},
-            "upstream": {name: gradients[name + ".tap"] for name in outputs},
+            "upstream": {name: gradients[_tap(name)] for name in outputs},
             "gradient": {
                 **{spec.name: gradients[spec.name] for spec in self.trainer.specs},
                 INPUT: gradients[INPUT],
@@ -61,35 +61,35 @@ class Prober:
     ) -> dict[str, Tensors]:
         """Each layer alone. `inputs` and `upstream` per layer: what goes in, and the gradient of
         the loss by what comes out. Returns `activation`, `upstream` (by the input), `gradient`."""
-        names = [layer.name for layer in self.steps]
+        names = list(self.steps)
         feed, wanted = [inputs[name] for name in names], [upstream[name] for name in names]
         sources = [_source(given) for given in feed]
         outputs = [
-            layer(Tap(name=layer.name + ".tap")(source))
-            for layer, source in zip(self.steps, sources, strict=True)
+            layer(Tap(name=_tap(name))(source))
+            for (name, layer), source in zip(self.steps.items(), sources, strict=True)
         ]
         model = keras.Model(sources, outputs)
         _, gradients = _gradients(model, [InnerProduct() for _ in names], feed, wanted)
         activations = model.predict_on_batch(feed)
         return {
             "activation": dict(zip(names, map(np.asarray, activations), strict=True)),
-            "upstream": {name: gradients[name + ".tap"] for name in names},
+            "upstream": {name: gradients[_tap(name)] for name in names},
             "gradient": {spec.name: gradients[spec.name] for spec in self.trainer.specs},
         }
 
     def layers(self) -> tuple[Layer, ...]:
         """The layers in forward order, in the terms that both sides share."""
         described, before = [], INPUT
-        for layer in self.steps:
+        for name, layer in self.steps.items():
             parameters = {
                 spec.name: spec.shape
                 for spec in self.trainer.specs
-                if spec.name.rpartition(".")[0] == layer.name
+                if spec.name.rpartition(".")[0] == name
             }
             kind, settings = _describe(layer)
             shape = tuple(int(side) for side in layer.output.shape[1:])
-            described.append(Layer(layer.name, kind, (before,), shape, parameters, settings))
-            before = layer.name
+            described.append(Layer(name, kind, (before,), shape, parameters, settings))
+            before = name
         return tuple(described)
 
 
@@ -126,7 +126,7 @@ def _gradients(model: keras.Model, loss: Any, inputs: Any, targets: Any) -> tupl
     model.compile(capture, loss, run_eagerly=keras.backend.backend() != "jax", jit_compile=False)
     value = model.train_on_batch(inputs, targets)
     owners = [
-        layer.name if isinstance(layer, Tap) else f"{layer.name}.{variable.name}"
+        layer.name if isinstance(layer, Tap) else f"{_canonical(layer)}.{variable.name}"
         for layer in model.layers
         for variable in layer.trainable_variables
     ]
@@ -136,6 +136,15 @@ def _gradients(model: keras.Model, loss: Any, inputs: Any, targets: Any) -> tupl
         owner: keras.ops.convert_to_numpy(captured[path]).copy()
         for owner, path in zip(owners, variables, strict=True)
     }
+
+
+def _canonical(layer: keras.layers.Layer) -> str:
+    return str(layer.name.replace("_", "."))
+
+
+def _tap(name: str) -> str:
+    """What the tap at layer `name` is called."""
+    return name.replace(".", "_") + "_tap"
 
 
 def _source(given: np.ndarray) -> Any:

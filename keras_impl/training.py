@@ -18,7 +18,7 @@ from shared_data.errors import InputError
 class Trainer:
     """The network, its loss and its optimizer: what an arm needs of a framework, and no more.
 
-    Raises `InputError` where the experiment's device or precision is not to be had.
+    Raises `InputError` where the experiment's device is not to be had.
     """
 
     def __init__(self, experiment: Experiment, classes: int) -> None:
@@ -31,7 +31,7 @@ class Trainer:
         self.model = build(experiment, classes)
         # The loss is taken on the logits: exact on every backend (on the softmax's output, only
         # TensorFlow finds its way back to them).
-        self.network = keras.Model(self.model.inputs, self.model.get_layer("dense2").output)
+        self.network = keras.Model(self.model.input, self.model.get_layer("dense2").output)
         self.network.compile(
             optimizer=make_optimizer(experiment),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -125,18 +125,20 @@ def environment() -> dict[str, Any]:
         "backend": backend,
         backend: version(backend),
         "image_data_format": keras.config.image_data_format(),
-        "devices": [str(device) for device in keras.distribution.list_devices()],
+        "devices": _devices(),
     }
+
+
+def _devices() -> list[str]:
+    """What the backend can compute on, e.g. `cpu:0`, `gpu:0`, `cuda:0`."""
+    if keras.backend.backend() == "torch":  # keras.distribution knows nothing of it
+        return [str(keras.ops.zeros(1).device)]
+    return [str(name) for name in keras.distribution.list_devices()]
 
 
 def _require(experiment: Experiment) -> None:
     backend = keras.backend.backend()
-    if experiment.precision == "float64" and backend != "tensorflow":
-        raise InputError(
-            f"Keras computes parts in float32 on its {backend} backend, whatever it is told. "
-            "Use --keras-backend tensorflow for --precision float64."
-        )
-    if experiment.device == "cuda" and not keras.distribution.list_devices("gpu"):
+    if experiment.device == "cuda" and not any("cpu" not in name for name in _devices()):
         raise InputError(
             f"--device cuda: Keras finds no GPU on its {backend} backend. Install a GPU build "
             "of it, or use --device cpu."

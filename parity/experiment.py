@@ -66,6 +66,11 @@ class Experiment:
         for item in fields(self):
             _check(item, getattr(self, item.name))
         _known("variant", self.variant, VARIANTS)
+        if self.precision == "float64" and self.keras_backend != "tensorflow":
+            raise InputError(
+                f"Keras computes parts in float32 on its {self.keras_backend} backend, whatever it "
+                "is told: use --keras-backend tensorflow, or --precision float32."
+            )
         if self.image_size < self.least_image_size:
             raise InputError(
                 f"image size {self.image_size} is too small: {len(self.filters)} blocks with "

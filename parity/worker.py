@@ -84,14 +84,14 @@ class _Pool:
         log = folder / "worker.log"
         with log.open("w") as errors:
             process = self._start(arm, folder, errors)
-            refusal = self._follow(arm, process)
+            last = self._follow(arm, process)
             code = process.wait()
         with self._lock:
             self._living.discard(process)
         try:
-            if refusal:
-                raise InputError(refusal)
-            if code not in (0, 1):  # 1: the recording says itself why it ended early
+            if last.get("event") == "refused":
+                raise InputError(last["error"])
+            if last.get("event") != "done":
                 raise InputError(_post_mortem(arm, code, log))
             return Recording.read(folder)
         except InputError as error:
@@ -128,20 +128,18 @@ class _Pool:
             self._living.add(process)
             return process
 
-    def _follow(self, arm: Arm, process: subprocess.Popen[str]) -> str | None:
-        """Pass the worker's events on until it closes its stdout. Returns a refusal's text."""
+    def _follow(self, arm: Arm, process: subprocess.Popen[str]) -> dict[str, Any]:
+        """Pass the worker's events on until it closes its stdout. Returns the last of them."""
         assert process.stdout is not None
-        refusal = None
+        event: dict[str, Any] = {}
         for line in process.stdout:
             try:
                 event = json.loads(line)
             except json.JSONDecodeError:
                 continue  # a library printed something
-            if event["event"] == "refused":
-                refusal = event["error"]
-            else:
+            if event["event"] != "refused":
                 self._observe(arm.id, event)
-        return refusal
+        return event
 
 
 def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:

@@ -20,7 +20,7 @@ def test_parameter_counts_are_the_published(padding: int, count: int) -> None:
 @pytest.mark.parametrize("padding", [0, 1])
 def test_additional_layers_have_a_seventh_block_and_a_1024_head(padding: int) -> None:
     model = keras_impl.build_cnn("additional_layers", padding=padding)
-    assert model.get_layer("block7.conv").filters == 1024
+    assert model.get_layer("block7_conv").filters == 1024
     assert model.get_layer("dense1").units == 1024
     experiment = Experiment.of("additional_layers", "paper", padding=padding)
     assert model.count_params() == weights.parameter_count(experiment)
