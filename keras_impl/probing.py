@@ -24,6 +24,7 @@ class Prober:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
+        self.dtype = trainer.experiment.precision  # never Keras' global one: others may set it
         self.steps = {
             _canonical(layer): layer
             for layer in trainer.network.layers
@@ -36,15 +37,14 @@ class Prober:
         Returns `activation`, `loss`, `upstream` and `gradient` as `parity.probe` names them.
         """
         source = _source(images)
-        x = Tap(name=INPUT)(source)
+        x = Tap(name=INPUT, dtype=self.dtype)(source)
         outputs = {}
         for name, layer in self.steps.items():
-            outputs[name] = x = Tap(name=_tap(name))(layer(x))
+            outputs[name] = x = Tap(name=_tap(name), dtype=self.dtype)(layer(x))
         model = keras.Model(source, x)
         targets = np.eye(self.trainer.classes, dtype=images.dtype)[labels]
-        loss, gradients = _gradients(
-            model, keras.losses.CategoricalCrossentropy(from_logits=True), images, targets
-        )
+        entropy = keras.losses.CategoricalCrossentropy(from_logits=True, dtype=self.dtype)
+        loss, gradients = _gradients(model, entropy, images, targets)
         activations = keras.Model(source, outputs).predict_on_batch(images)
         return {
             "activation": {name: np.asarray(value) for name, value in activations.items()},
@@ -65,11 +65,11 @@ class Prober:
         feed, wanted = [inputs[name] for name in names], [upstream[name] for name in names]
         sources = [_source(given) for given in feed]
         outputs = [
-            layer(Tap(name=_tap(name))(source))
+            layer(Tap(name=_tap(name), dtype=self.dtype)(source))
             for (name, layer), source in zip(self.steps.items(), sources, strict=True)
         ]
         model = keras.Model(sources, outputs)
-        _, gradients = _gradients(model, [InnerProduct() for _ in names], feed, wanted)
+        _, gradients = _gradients(model, [InnerProduct(self.dtype) for _ in names], feed, wanted)
         activations = model.predict_on_batch(feed)
         return {
             "activation": dict(zip(names, map(np.asarray, activations), strict=True)),
@@ -155,8 +155,8 @@ def _source(given: np.ndarray) -> Any:
 class InnerProduct(keras.losses.Loss):
     """sum(upstream * output): its gradient by the output is the upstream gradient itself."""
 
-    def __init__(self) -> None:
-        super().__init__(reduction="sum")
+    def __init__(self, dtype: str) -> None:
+        super().__init__(reduction="sum", dtype=dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return keras.ops.sum(keras.ops.reshape(y_true * y_pred, (y_pred.shape[0], -1)), axis=1)

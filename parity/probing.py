@@ -72,10 +72,12 @@ def probe(
         for run, (start, given) in _runs(precision, first, images).items():
             trainer.restart(start)
             for kind, tensors in prober.free(given, labels).items():
-                whole = keep_tensors or (
-                    reference is None and run == "free" and kind in ("activation", "upstream")
-                )
+                feeds = reference is None and run == "free"  # another side's layers, see isolated
+                whole = keep_tensors or (feeds and kind in ("activation", "upstream"))
                 result.keep(f"{precision}/{run}/{kind}", tensors, whole=whole)
+                if feeds and kind == "gradient":
+                    by_images = {INPUT: tensors[INPUT]}
+                    result.keep(f"{precision}/{run}/{kind}", by_images, whole=True)
             for kind, tensors in _train(trainer, start, (given, labels), batches).items():
                 result.keep(f"{precision}/{run}/{kind}", tensors, whole=keep_tensors)
         if reference:

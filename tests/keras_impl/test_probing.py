@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import oracle
 import pytest
@@ -28,6 +30,18 @@ def prober():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="module")
 def seen(prober):  # type: ignore[no-untyped-def]
     return prober.free(*oracle.batch(EXPERIMENT, 3))
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_everything_is_in_the_precision_of_the_experiment(precision: str) -> None:
+    experiment = dataclasses.replace(EXPERIMENT, precision=precision)
+    trainer = training.Trainer(experiment, 2)
+    other = {"float64": "float32", "float32": "float64"}[precision]
+    training.Trainer(dataclasses.replace(EXPERIMENT, precision=other), 2)  # a stranger beside it
+    images, labels = oracle.batch(experiment, 2)
+    made = probing.Prober(trainer)
+    for tensors in made.free(images, labels).values():
+        assert {value.dtype.name for value in tensors.values()} == {precision}
 
 
 def test_layers_have_the_canonical_names_and_shapes(prober, seen) -> None:  # type: ignore[no-untyped-def]
