@@ -78,7 +78,7 @@ class Trainer:
         self.load(values)
         optimizer = self.network.optimizer
         for variable in (optimizer.iterations, *optimizer._momentums, *optimizer._velocities):
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(np.zeros(variable.shape, variable.dtype))
 
     def parameters(self) -> int:
         return int(self.model.count_params())
