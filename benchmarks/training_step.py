@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from parity import environment, weights
-from parity.arm import training_batches
 from parity.cli import run, writable
 from parity.experiment import Experiment
+from parity.feed import Feed
 from parity.recording import write_atomically
-from shared_data.batches import FaceData, epoch_order, load
+from shared_data.batches import FaceData, load
 
 RESULTS = Path(__file__).parent / "results"
 Step = Callable[[np.ndarray, np.ndarray], float]
@@ -203,10 +203,9 @@ def _published(experiment: Experiment, step: Step, steps: int) -> dict[str, Any]
 
 
 def _full_batches(experiment: Experiment) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    data = _load(experiment)
+    feed = Feed(experiment, _load(experiment))
     for epoch in range(1, 1000):
-        order = epoch_order(len(data.train), experiment.seed, epoch)
-        for images, labels in training_batches(experiment, data, order, epoch):
+        for images, labels in feed.training(epoch):
             if len(labels) == experiment.batch_size:
                 yield images, labels
 

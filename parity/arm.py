@@ -13,7 +13,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +23,11 @@ import numpy as np
 from parity import environment, weights
 from parity.criterion import evaluate
 from parity.experiment import Experiment
+from parity.feed import Feed, load_data
 from parity.probe import Layer, Probe
 from parity.probing import probe
 from parity.recording import Recording, with_prefix
-from shared_data.augment import apply, draw
-from shared_data.batches import FaceData, Subset, batches, epoch_order, load
+from shared_data.batches import FaceData, Subset
 from shared_data.errors import InputError
 
 Report = Callable[[dict[str, Any]], None]
@@ -65,6 +65,7 @@ class Side:
     Trainer: Callable[[Experiment, int], Trainer]
     Prober: Callable[[Any], Prober]
     environment: Callable[[], dict[str, Any]]
+    Feed: Callable[[Experiment, FaceData], Feed] = Feed
 
 
 def record(
@@ -77,6 +78,7 @@ def record(
     """
     started = time.monotonic()
     data = load_data(experiment)
+    feed = side.Feed(experiment, data)
     trainer = side.Trainer(experiment, len(data.classes))
     if experiment.init == "shared":
         trainer.load(weights.draw(experiment, len(data.classes)))
@@ -90,15 +92,15 @@ def record(
         environment={**environment.describe(experiment), **own},
         tensors=with_prefix("initial", trainer.weights()),
     )
-    report({"event": "start", "epochs": experiment.epochs, "steps": _steps(experiment, data)})
+    report({"event": "start", "epochs": experiment.epochs, "steps": feed.steps})
     recording.timings["prepare_seconds"] = time.monotonic() - started
 
     durations: list[float] = []
     for epoch in range(1, experiment.epochs + 1):
-        recording.error = _train_epoch(trainer, data, epoch, recording, durations, report)
+        recording.error = _train_epoch(trainer, feed, epoch, recording, durations, report)
         if recording.error:
             break
-        validation = evaluate_split(trainer, experiment, data.validation)
+        validation = evaluate_split(trainer, feed, data.validation)
         if not math.isfinite(validation["loss"]):
             recording.error = f"the validation loss became {validation['loss']} in epoch {epoch}"
             break
@@ -108,7 +110,7 @@ def record(
     else:
         for name, subset in _splits(data):
             report({"event": "evaluate", "split": name})
-            recording.evaluation[name] = evaluate_split(trainer, experiment, subset)
+            recording.evaluation[name] = evaluate_split(trainer, feed, subset)
 
     recording.tensors.update(with_prefix("final", trainer.weights()))
     if durations:  # the first step also compiles
@@ -121,24 +123,21 @@ def record(
 
 def _train_epoch(
     trainer: Trainer,
-    data: FaceData,
+    feed: Feed,
     epoch: int,
     recording: Recording,
     durations: list[float],
     report: Report,
 ) -> str | None:
     """One pass over the training images. Returns why it ended early, if it did."""
-    experiment = recording.experiment
     losses, accuracies, sizes = [], [], []
-    order = epoch_order(len(data.train), experiment.seed, epoch)
-    steps = _steps(experiment, data)
     ended = time.monotonic()
-    for step, (images, labels) in enumerate(training_batches(experiment, data, order, epoch), 1):
+    for step, (images, labels) in enumerate(feed.training(epoch), 1):
         loss, accuracy = trainer.train_batch(images, labels)
         begun, ended = ended, time.monotonic()
         durations.append(ended - begun)  # the making of the batch included
         if not math.isfinite(loss):
-            return f"the loss became {loss} in epoch {epoch}, step {step} of {steps}"
+            return f"the loss became {loss} in epoch {epoch}, step {step} of {feed.steps}"
         losses.append(loss)
         accuracies.append(accuracy)
         sizes.append(len(labels))
@@ -151,46 +150,11 @@ def _train_epoch(
     return None
 
 
-def training_batches(
-    experiment: Experiment, data: FaceData, order: np.ndarray, epoch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches of one epoch, augmented if the experiment says so: the same on both sides."""
-    return batches(
-        data.train,
-        order,
-        experiment.batch_size,
-        experiment.precision,
-        _augmentation(experiment, epoch) if experiment.augment else None,
-    )
-
-
-def _augmentation(experiment: Experiment, epoch: int) -> Callable[..., np.ndarray]:
-    def transform(positions: np.ndarray, images: np.ndarray) -> np.ndarray:
-        for position, image in zip(positions, images, strict=True):
-            image[:] = apply(image, draw(experiment.seed, epoch, int(position)))
-        return images
-
-    return transform
-
-
-def evaluate_split(trainer: Trainer, experiment: Experiment, subset: Subset) -> dict[str, Any]:
+def evaluate_split(trainer: Trainer, feed: Feed, subset: Subset) -> dict[str, Any]:
     """Loss, accuracy, confusion matrix and ROC AUC in evaluation mode, in the subset's order."""
-    order = np.arange(len(subset))
-    parts = batches(subset, order, experiment.batch_size, experiment.precision)
-    logits = np.concatenate([trainer.predict_batch(images) for images, _ in parts])
-    return evaluate(logits, subset.labels)
-
-
-def load_data(experiment: Experiment, **options: Any) -> FaceData:
-    """The experiment's images, cleaned and split. `options` go to `shared_data.batches.load`."""
-    return load(
-        experiment.data,
-        ood=experiment.ood,
-        image_size=experiment.image_size,
-        synthetic_images=experiment.synthetic_images,
-        split_seed=experiment.split_seed,
-        **options,
-    )
+    parts = [(trainer.predict_batch(images), labels) for images, labels in feed.evaluation(subset)]
+    logits, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return evaluate(logits, labels)
 
 
 def main(framework: str, side: Callable[[], Side], arguments: list[str] | None = None) -> int:
@@ -260,10 +224,6 @@ def _read_experiment(path: Path) -> Experiment:
         return Experiment.from_json(path.read_text())
     except OSError as error:
         raise InputError(f"cannot read the experiment {path}: {error.strerror}") from None
-
-
-def _steps(experiment: Experiment, data: FaceData) -> int:
-    return math.ceil(len(data.train) / experiment.batch_size)
 
 
 def _splits(data: FaceData) -> list[tuple[str, Subset]]:

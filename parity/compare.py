@@ -6,19 +6,24 @@ import argparse
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parity import cli, environment, worker
-from parity.criterion import TOLERANCE
+from parity.criterion import TOLERANCE, pairs
 from parity.experiment import Experiment
+from parity.probe import Probe
 from parity.recording import Recording, write_atomically
 from parity.worker import Arm, Failure
 from shared_data.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.ladder import LadderReport
 
 EXAMPLES = """examples:
   python -m parity.compare --variant additional_layers
   python -m parity.compare --variant lr_10x --padding 0 --seed 9
   python -m parity.compare --profile paper --data faces/ --ood other-faces/ --out runs/paper
+  python -m parity.compare --profile paper --precision float64 --ladder
   python -m parity.compare --json > report.json
 
 exit status: 0 every port pair agrees, 1 one does not, 2 the request or the data is wrong or an
@@ -47,6 +52,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, help="arms at a time (default: as many as the cores have threads for)"
     )
+    parser.add_argument(
+        "--ladder",
+        action=argparse.BooleanOptionalAction,
+        help="compare every layer, gradient and step as well, which proves a port faithful or says "
+        "where it departs (default: in the quick profile, unless --init or --optimizer is native)",
+    )
+    parser.add_argument(
+        "--keep-tensors", action="store_true", help="keep every tensor that the ladder compares"
+    )
     parser.add_argument("--json", action="store_true", help="print report.json to standard output")
     cli.add_experiment_flags(parser)
     return parser.parse_args(arguments)
@@ -66,9 +80,48 @@ def compare(options: argparse.Namespace) -> int:
     with Progress([arm.id for arm in arms], experiments[0].epochs) as progress:
         _prepare(experiments[0], progress)
         results = worker.run(arms, out, jobs=jobs, observe=progress.event)
-    report = _report(results, experiments, options)
+        finished = [arm for arm in arms if _finished(results[arm.id])]
+        climbing = _wants_ladder(options, experiments[0])
+        ladders = _climb(finished, out, jobs, options, progress) if climbing else {}
+    report = _report(results, experiments, options, ladders)
     _publish(report, out, as_json=options.json)
     return {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL}.get(report["verdict"], cli.EXIT_REFUSED)
+
+
+def _finished(result: Recording | Failure) -> bool:
+    return isinstance(result, Recording) and not result.error
+
+
+def _wants_ladder(options: argparse.Namespace, experiment: Experiment) -> bool:
+    """Sides that are built to differ cannot pass it: there it is run on request only."""
+    if options.ladder is not None:
+        return bool(options.ladder)
+    aligned = experiment.init == "shared" and experiment.optimizer == "aligned"
+    return options.profile == "quick" and aligned
+
+
+def _climb(
+    arms: list[Arm], out: Path, jobs: int, options: argparse.Namespace, progress: Any
+) -> dict[tuple[str, str], LadderReport]:
+    """Probe the trained arms and compare every pair, level by level."""
+    from parity import ladder
+
+    keep = options.keep_tensors
+    failed = worker.probe(arms, out, jobs=jobs, observe=progress.event, keep_tensors=keep)
+    ladders = {}
+    for pair in pairs(arm.id for arm in arms):
+        sides = (pair["left"], pair["right"])
+        why = "; ".join(failed[side].message for side in sides if side in failed)
+        ladders[sides] = (
+            ladder.LadderReport.unusable(*sides, why)
+            if why
+            else ladder.run(out / pair["left"], out / pair["right"], options.tolerance)
+        )
+    for arm in arms:
+        # Whole tensors have fed the other side's layers: samples are enough from here on.
+        if arm.framework == worker.FRAMEWORKS[0] and arm.id not in failed and not keep:
+            Probe.read(out / arm.id).thinned().write(out / arm.id)
+    return ladders
 
 
 def comparison_id(experiments: list[Experiment]) -> str:
@@ -85,7 +138,7 @@ def _jobs(asked: int | None, experiment: Experiment) -> int:
 
 def _prepare(experiment: Experiment, progress: Any) -> None:
     """Fill the cache once, before the workers, and refuse bad data before any of them starts."""
-    from parity.arm import load_data
+    from parity.feed import load_data
 
     load_data(experiment, on_progress=progress.preparing)
 
@@ -94,13 +147,14 @@ def _report(
     results: dict[str, Recording | Failure],
     experiments: list[Experiment],
     options: argparse.Namespace,
+    ladders: dict[tuple[str, str], LadderReport],
 ) -> dict[str, Any]:
     from parity.report import build_report
 
     recordings = [result for result in results.values() if isinstance(result, Recording)]
     failures = {r.arm: r.message for r in results.values() if isinstance(r, Failure)}
     asked = {**experiments[0].to_dict(), "padding": options.padding}
-    return build_report(recordings, asked, failures, options.tolerance)
+    return build_report(recordings, asked, failures, options.tolerance, ladders)
 
 
 def _publish(report: dict[str, Any], out: Path, *, as_json: bool) -> None:

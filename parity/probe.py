@@ -9,7 +9,8 @@ Two files in a folder beside the recording: `probe.json` (layers and semantics) 
           input           the images nudged by one unit in the last place
           weights         the initial weights nudged likewise
           isolated        every layer alone, fed with the reference's input and upstream gradient
-    kind  activation      per layer: its output
+    kind  images          `input`: what the network got (free, without a reference)
+          activation      per layer: its output
           loss            `loss`: shape ()
           upstream        per layer: the gradient of the loss by its output; isolated: by its input
           gradient        per parameter, and `input`: by the images (not isolated)
@@ -24,10 +25,12 @@ many of all elements are not finite.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,7 @@ from parity.experiment import Experiment
 from parity.recording import write_atomically
 from shared_data.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 LIMIT = 1 << 14
 INPUT = "input"  # names the images where layers and parameters are named otherwise
 
@@ -65,12 +68,15 @@ class TensorFacts:
 
     @property
     def sampled(self) -> bool:
-        return int(np.prod(self.shape)) > LIMIT
+        return math.prod(self.shape) > LIMIT
 
 
 @dataclass
 class Probe:
-    """One side's numbers. `semantics` holds what is no layer: optimizer, loss, data, batches."""
+    """One side's numbers. `semantics` holds what is no layer: optimizer, loss, data, batches.
+
+    `reference` is the digest of the probe that fed the layers run alone, if any was given.
+    """
 
     framework: str
     experiment: Experiment
@@ -79,6 +85,17 @@ class Probe:
     semantics: dict[str, Any]
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, TensorFacts] = field(default_factory=dict)
+    reference: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 over names, shapes and samples of all tensors, the same for whole ones."""
+        sha = hashlib.sha256()
+        for name in sorted(self.tensors):
+            value, shape = self._sampled(name), self.facts[name].shape
+            sha.update(f"{name} {value.dtype} {shape}".encode())
+            sha.update(np.ascontiguousarray(value).data)
+        return sha.hexdigest()
 
     def keep(self, prefix: str, tensors: Mapping[str, np.ndarray], *, whole: bool = False) -> None:
         """Add tensors under `prefix/`, each whole or, above `LIMIT` elements, a sample of it."""
@@ -94,6 +111,22 @@ class Probe:
         start = prefix + "/"
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
+    def samples(self, prefix: str) -> list[str]:
+        """The tensors below `prefix/` of which only a sample was kept."""
+        return [
+            f"{prefix}/{name}"
+            for name, value in self.under(prefix).items()
+            if value.size < math.prod(self.facts[f"{prefix}/{name}"].shape)
+        ]
+
+    def thinned(self) -> Probe:
+        """The same probe with samples in place of whole tensors; it can feed no layer any more."""
+        return replace(self, tensors={name: self._sampled(name) for name in self.tensors})
+
+    def _sampled(self, name: str) -> np.ndarray:
+        value = self.tensors[name]
+        return sample(name, value) if value.size == math.prod(self.facts[name].shape) else value
+
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: np.ascontiguousarray(value) for name, value in self.tensors.items()}
@@ -105,6 +138,7 @@ class Probe:
             "environment": self.environment,
             "layers": [vars(layer) for layer in self.layers],
             "semantics": self.semantics,
+            "reference": self.reference,
             "order": list(self.tensors),
             "facts": {name: vars(fact) for name, fact in self.facts.items()},
         }
@@ -126,6 +160,7 @@ class Probe:
             environment=facts["environment"],
             layers=tuple(_layer(values) for values in facts["layers"]),
             semantics=facts["semantics"],
+            reference=facts["reference"],
             tensors={name: tensors[name] for name in facts["order"]},
             facts={
                 name: TensorFacts(tuple(fact["shape"]), fact["nonfinite"])

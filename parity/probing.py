@@ -16,8 +16,9 @@ import numpy as np
 
 from parity import environment, weights
 from parity.experiment import Experiment
+from parity.feed import Batch, Feed
 from parity.probe import INPUT, Probe
-from shared_data.batches import FaceData, epoch_order
+from shared_data.batches import FaceData
 from shared_data.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 IMAGES = 2  # enough to tell a mean over the batch from a sum; activations grow with it
 STEPS = 6  # of the short trainings that measure the noise of float32
-Batch = tuple[np.ndarray, np.ndarray]
 Tensors = dict[str, np.ndarray]
 
 
@@ -54,19 +54,22 @@ def probe(
     result: Probe | None = None
     for precision in _precisions(experiment):
         at = dataclasses.replace(experiment, precision=precision)
-        batches = list(islice(_batches(at, data), STEPS))
+        feed = side.Feed(at, data)
+        batches = list(islice(_batches(feed), STEPS))
         trainer = side.Trainer(at, len(data.classes))
         prober = side.Prober(trainer)
         images, labels = (part[:IMAGES] for part in batches[0])
         if result is None:
-            shared = _data_semantics(at, data, batches)
             result = Probe(
                 framework,
                 experiment,
                 {**environment.describe(experiment), **side.environment()},
                 prober.layers(),
-                {**trainer.semantics(), **shared},
+                {**trainer.semantics(), **_data_semantics(feed, batches)},
+                reference=reference.digest if reference else None,
             )
+        if not reference:
+            result.keep(f"{precision}/free/images", {INPUT: images}, whole=True)
         first = weights.draw(at, len(data.classes))
         result.keep(f"{precision}/transfer", _back_and_forth(trainer, first), whole=keep_tensors)
         for run, (start, given) in _runs(precision, first, images).items():
@@ -82,7 +85,7 @@ def probe(
                 result.keep(f"{precision}/{run}/{kind}", tensors, whole=keep_tensors)
         if reference:
             trainer.restart(first)
-            inputs, upstream = _of_reference(reference, precision, images)
+            inputs, upstream = _of_reference(reference, precision)
             for kind, tensors in prober.isolated(inputs, upstream).items():
                 result.keep(f"{precision}/isolated/{kind}", tensors, whole=keep_tensors)
     assert result is not None
@@ -131,34 +134,30 @@ def _train(
     return {**result, "trajectory": {"loss": np.array(losses), **trainer.weights()}}
 
 
-def _of_reference(reference: Probe, precision: str, images: np.ndarray) -> tuple[Tensors, Tensors]:
+def _of_reference(reference: Probe, precision: str) -> tuple[Tensors, Tensors]:
     """What each layer of the reference got: its inputs, and the gradients by its outputs."""
-    activations = {INPUT: images, **reference.under(f"{precision}/free/activation")}
-    upstream = reference.under(f"{precision}/free/upstream")
-    for layer in reference.layers:
-        shape = reference.facts[f"{precision}/free/activation/{layer.name}"].shape
-        if activations[layer.name].shape != shape or upstream[layer.name].shape != shape:
-            raise InputError(
-                "--reference holds samples of its tensors, and a layer needs whole ones: record "
-                "the reference again (a probe taken without --reference keeps them)"
-            )
-    inputs = {layer.name: activations[layer.inputs[0]] for layer in reference.layers}
-    return inputs, upstream
+    feeds = [f"{precision}/free/{kind}" for kind in ("images", "activation", "upstream")]
+    images, activations, upstream = (reference.under(feed) for feed in feeds)
+    if not images or any(reference.samples(feed) for feed in feeds):
+        raise InputError(
+            "--reference holds samples of its tensors, and a layer needs whole ones: record the "
+            "reference again, without --reference and with --keep-tensors"
+        )
+    given = {**images, **activations}
+    return {layer.name: given[layer.inputs[0]] for layer in reference.layers}, upstream
 
 
-def _batches(experiment: Experiment, data: FaceData) -> Iterator[Batch]:
-    from parity.arm import training_batches
-
+def _batches(feed: Feed) -> Iterator[Batch]:
     for epoch in range(1, STEPS + 1):
-        order = epoch_order(len(data.train), experiment.seed, epoch)
-        yield from training_batches(experiment, data, order, epoch)
+        yield from feed.training(epoch)
 
 
-def _data_semantics(experiment: Experiment, data: FaceData, batches: list[Batch]) -> dict[str, Any]:
+def _data_semantics(feed: Feed, batches: list[Batch]) -> dict[str, Any]:
     """What the network is fed: as this side sees it, not as the experiment says."""
+    experiment, data = feed.experiment, feed.data
     order = hashlib.sha256()
     for epoch in range(1, experiment.epochs + 1):
-        order.update(epoch_order(len(data.train), experiment.seed, epoch).tobytes())
+        order.update(feed.order(epoch).tobytes())
     content = hashlib.sha256()
     for images, labels in batches:
         content.update(images.tobytes())

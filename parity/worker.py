@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from parity import environment
 from parity.experiment import Experiment
@@ -24,6 +24,7 @@ FRAMEWORKS = ("keras", "torch")
 LAST_LINES = 15  # of a dead worker's log, shown to the user
 GRACE_SECONDS = 5.0
 
+Result = TypeVar("Result")
 Observer = Callable[[str, dict[str, Any]], None]
 
 
@@ -50,16 +51,59 @@ class Failure:
 def run(
     arms: Sequence[Arm], folder: Path, *, jobs: int, observe: Observer
 ) -> dict[str, Recording | Failure]:
-    """Run every arm, at most `jobs` at a time, each into `folder/<arm id>`.
+    """Train every arm, at most `jobs` at a time, each into `folder/<arm id>`.
 
     Threads per arm come from the experiment, so the numbers do not depend on `jobs`. One arm's
     failure leaves the others alone. Interrupted, all workers are ended before the exception
     goes on; a recording is either complete or not there.
     """
+
+    def train(pool: _Pool, arm: Arm) -> Recording:
+        (folder / arm.id / "probe.json").unlink(missing_ok=True)  # an earlier run's is not ours
+        pool.run(arm, folder / arm.id, "recording.json", "--no-probe")
+        return Recording.read(folder / arm.id)
+
+    return _all(arms, train, jobs, observe)
+
+
+def probe(
+    arms: Sequence[Arm], folder: Path, *, jobs: int, observe: Observer, keep_tensors: bool = False
+) -> dict[str, Failure]:
+    """Take the probe of every arm beside its recording. Returns those that failed.
+
+    The first framework's arms come first: each is the reference of its twins.
+    """
+    keep = ["--keep-tensors"] * keep_tensors
+
+    def look(pool: _Pool, arm: Arm) -> Path:
+        reference = folder / arm_id(FRAMEWORKS[0], arm.experiment)
+        feeds = [] if arm.framework == FRAMEWORKS[0] else ["--reference", str(reference)]
+        pool.run(arm, folder / arm.id, "probe.json", "--probe-only", *feeds, *keep)
+        return folder / arm.id
+
+    failed: dict[str, Failure] = {}
+    for framework in FRAMEWORKS:
+        results = _all([a for a in arms if a.framework == framework], look, jobs, observe)
+        failed |= {arm: each for arm, each in results.items() if isinstance(each, Failure)}
+    return failed
+
+
+def _all(
+    arms: Sequence[Arm], work: Callable[[_Pool, Arm], Result], jobs: int, observe: Observer
+) -> dict[str, Result | Failure]:
+    """What `work` makes of each arm, in the order of the arms."""
     pool = _Pool(observe)
+
+    def one(arm: Arm) -> Result | Failure:
+        try:
+            return work(pool, arm)
+        except InputError as error:
+            observe(arm.id, {"event": "failed", "error": str(error)})
+            return Failure(arm.id, str(error))
+
     with ThreadPoolExecutor(max_workers=jobs) as executor:
         try:
-            futures = {executor.submit(pool.run, arm, folder / arm.id): arm for arm in arms}
+            futures = {executor.submit(one, arm): arm for arm in arms}
             finished = {futures[done].id: done.result() for done in as_completed(futures)}
         except BaseException:
             pool.close()
@@ -77,26 +121,22 @@ class _Pool:
         self._living: set[subprocess.Popen[str]] = set()
         self._closed = False
 
-    def run(self, arm: Arm, folder: Path) -> Recording | Failure:
+    def run(self, arm: Arm, folder: Path, result: str, *flags: str) -> None:
+        """Let a worker write `folder/result`. Raises `InputError` if it does not finish."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recording.json").unlink(missing_ok=True)  # an earlier run's is not ours
+        (folder / result).unlink(missing_ok=True)  # nor is this
         write_atomically(folder / "experiment.json", arm.experiment.to_json().encode())
-        log = folder / "worker.log"
+        log = (folder / result).with_suffix(".log")
         with log.open("w") as errors:
-            process = self._start(arm, folder, errors)
+            process = self._start(arm, folder, flags, errors)
             last = self._follow(arm, process)
             code = process.wait()
         with self._lock:
             self._living.discard(process)
-        try:
-            if last.get("event") == "refused":
-                raise InputError(last["error"])
-            if last.get("event") != "done":
-                raise InputError(_post_mortem(arm, code, log))
-            return Recording.read(folder)
-        except InputError as error:
-            self._observe(arm.id, {"event": "failed", "error": str(error)})
-            return Failure(arm.id, str(error))
+        if last.get("event") == "refused":
+            raise InputError(last["error"])
+        if last.get("event") != "done":
+            raise InputError(_post_mortem(arm, code, log))
 
     def close(self) -> None:
         """End every worker, and let none start any more."""
@@ -111,8 +151,10 @@ class _Pool:
             except subprocess.TimeoutExpired:
                 _signal(process, signal.SIGKILL)
 
-    def _start(self, arm: Arm, folder: Path, errors: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", f"{arm.framework}_impl.record", "--events", "--no-probe"]
+    def _start(
+        self, arm: Arm, folder: Path, flags: Sequence[str], errors: Any
+    ) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", f"{arm.framework}_impl.record", "--events", *flags]
         with self._lock:
             if self._closed:
                 raise InterruptedError("the run was ended")

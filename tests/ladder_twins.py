@@ -225,6 +225,7 @@ def probe(
     """A probe as the wings take it: whole without a reference, else sampled, with layers alone."""
     experiment = twin.experiment
     found = Probe(framework, experiment, {}, twin.layers(), semantics(twin))
+    found.reference = reference.digest if reference else None
     for precision in precisions:
         at = dataclasses.replace(experiment, precision=precision)
         given = batches(experiment, precision)

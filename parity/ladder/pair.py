@@ -35,6 +35,11 @@ class Pair:
     def allowance(self) -> Allowance:
         return Allowance(self.left, self.right)
 
+    @cached_property
+    def _reference(self) -> str:
+        """By what name the right says that it was fed by the left."""
+        return self.left.probe.digest if self.left.probe else ""
+
     def without(self, part: str) -> str:
         """The sides that lack a `probe` or a `recording`, in words; empty where none does."""
         return " and ".join(side.label for side in self.sides if getattr(side, part) is None)
@@ -67,7 +72,11 @@ class Pair:
         """What each layer of the right gives alone, fed with the left's tensors.
 
         By layer, or by parameter; only what the right recorded, and whose reference the left has.
+        Layers that were fed by another reference than the left prove nothing here.
         """
+        ours, theirs = self.left.probe, self.right.probe
+        if ours is None or theirs is None or theirs.reference != self._reference:
+            return {}
         found = {}
         for name in self.right.names(f"{precision}/isolated/{kind}"):
             reference = reference_alone(self.left, self.right, precision, kind, name)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parity.criterion import TOLERANCE, judge, overall, pairs, verdict
 from parity.recording import METRICS, Recording
+
+if TYPE_CHECKING:
+    from parity.ladder import LadderReport
 
 SCHEMA = 1
 SPLITS = ("train", "validation", "test", "ood")
@@ -19,6 +22,7 @@ def build_report(
     experiment: Mapping[str, Any],
     errors: Mapping[str, str] | None = None,
     tolerance: float = TOLERANCE,
+    ladders: Mapping[tuple[str, str], LadderReport] | None = None,
 ) -> dict[str, Any]:
     """Judge the recordings and describe everything a reader needs, with schema 1 of report.json.
 
@@ -27,6 +31,8 @@ def build_report(
         experiment: what was asked for, `Experiment.to_dict()`.
         errors: per arm id why it did not finish; an arm without a recording is listed last.
         tolerance: the largest difference of a final metric that passes.
+        ladders: by left and right arm; a pair passes only if its ladder, where it has one, does
+            not fail.
 
     Returns:
         Only types that JSON knows, numbers that are not finite as None. `environment` holds what
@@ -44,7 +50,13 @@ def build_report(
     arms = [_arm(recording, errors.get(arm), shared) for arm, recording in found.items()]
     arms += [_lost_arm(arm, error) for arm, error in errors.items() if arm not in found]
     failed = {arm["id"]: arm["error"] for arm in arms if arm["error"]}
-    judged = [_pair(pair, found, failed, tolerance) for pair in pairs(arm["id"] for arm in arms)]
+    judged = [
+        _with_ladder(
+            _pair(pair, found, failed, tolerance),
+            (ladders or {}).get((pair["left"], pair["right"])),
+        )
+        for pair in pairs(arm["id"] for arm in arms)
+    ]
     report = {
         "schema": SCHEMA,
         "verdict": overall(judged),
@@ -132,6 +144,21 @@ def _pair(
     if reasons:
         return {**pair, "verdict": "error", "criterion": {}, "error": "; ".join(reasons)}
     return {**pair, "verdict": verdict(criterion), "criterion": criterion, "error": None}
+
+
+def _with_ladder(pair: dict[str, Any], ladder: LadderReport | None) -> dict[str, Any]:
+    """The pair with its ladder's levels and origins, and the verdict of both together."""
+    if ladder is None:
+        return {**pair, "ladder": [], "ladder_verdict": None, "origins": []}
+    verdicts = (pair["verdict"], ladder.verdict)
+    return {
+        **pair,
+        "verdict": next((each for each in ("error", "fail") if each in verdicts), pair["verdict"]),
+        "error": pair["error"] or ladder.error,
+        "ladder": ladder.to_list(),
+        "ladder_verdict": ladder.verdict,
+        "origins": ladder.to_dict()["origins"],
+    }
 
 
 def _check_comparable(left: Recording, right: Recording) -> None:

@@ -76,8 +76,8 @@ class _Line:
             self.first = self.first or self.latest
         elif kind == "epoch":
             self.epoch, self.step, self.loss = event["epoch"], self.steps, event["loss"]
-        elif kind == "evaluate":
-            self.state = "evaluating"
+        elif kind in ("evaluate", "probe"):
+            self.state, self.ended = {"evaluate": "evaluating", "probe": "probing"}[kind], None
         elif kind in ("done", "failed"):
             self.ended = self.clock()
             self.state = f"failed: {_first_line(event['error'])}" if event.get("error") else "done"
@@ -140,8 +140,8 @@ class Progress:
         """Take in what a worker reported.
 
         `event["event"]` is `start` (perhaps with `steps` per epoch), `step` (`epoch` and `step`
-        from 1, `loss`), `epoch` (`epoch` and the four metrics), `evaluate`, `done` or `failed`;
-        the last two with an `error` where the arm did not finish. Others are ignored.
+        from 1, `loss`), `epoch` (`epoch` and the four metrics), `evaluate`, `probe`, `done` or
+        `failed`; the last two with an `error` where the arm did not finish. Others are ignored.
         """
         with self._lock:
             line = self._lines[arm]
@@ -205,6 +205,8 @@ def _plain(line: _Line, event: Mapping[str, Any]) -> Iterator[str]:
         left = [f"{_clock_time(line.left)} left"] if line.left else []
         speed = [_speed(line)] if line.seconds_per_step else []
         yield ", ".join([f"epoch {line.epoch}/{line.epochs}: {', '.join(metrics)}", *speed, *left])
+    elif event["event"] == "probe":
+        yield "probing"
     elif event["event"] in ("done", "failed"):
         yield line.state if line.started is None else f"{line.state} ({_clock_time(line.elapsed)})"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -17,7 +17,14 @@ from parity.recording import METRICS
 from shared_data.errors import printable
 
 ROLES = {DECIDING_ROLE: "port", "as_published": "as published"}
-COLOURS = {"pass": "bold green", "fail": "bold red", "error": "bold magenta"}
+COLOURS = {
+    "pass": "bold green",
+    "fail": "bold red",
+    "abstain": "yellow",
+    "error": "bold magenta",
+}
+PROVEN = ("forward", "loss", "gradient", "update", "trajectory")  # in float64: a proof
+REASONS = 4  # of a pair, written out
 FILE_WIDTH = 100  # columns where the output is no terminal; tables fit into 80 by smaller gaps
 
 
@@ -40,11 +47,11 @@ def sentence(report: Mapping[str, Any]) -> str:
         largest = max(pair["criterion"][m]["difference"] for pair in port for m in METRICS)
         return (
             "PASS: with the same padding PyTorch replicates Keras: no final metric differs by "
-            f"more than {tolerance:g} (largest difference {difference(largest)})."
+            f"more than {tolerance:g} (largest difference {difference(largest)}).{_proof(port)}"
         )
     if report["verdict"] == "fail":
         failures = "; ".join(_failure(pair) for pair in port if pair["verdict"] == "fail")
-        return f"FAIL: {failures}. The tolerance is {tolerance:g}."
+        return f"FAIL: {failures}. The tolerance of final metrics is {tolerance:g}."
     undecided = [f"{p['left']} and {p['right']}" for p in port if p["verdict"] == "error"]
     if undecided:
         return f"ERROR: no verdict: {'; '.join(undecided)} could not be compared, see above."
@@ -82,6 +89,9 @@ def _parts(report: Mapping[str, Any]) -> Iterator[Text | Table]:
     yield from _errors(report)
     if report["pairs"]:
         yield from (_pairs(report), _legend(report["tolerance"]), blank)
+    if any(pair["ladder"] for pair in report["pairs"]):
+        yield from (_ladder(report["pairs"]), _ladder_legend(), blank)
+        yield from (*_departures(report["pairs"]), blank)
     yield Text(sentence(report), style=COLOURS[report["verdict"]])
 
 
@@ -168,12 +178,89 @@ def _judged(judged: Mapping[str, Any] | None) -> Text:
     return Text(f"{difference(judged['difference'])} !", style="red")
 
 
+def _ladder(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    """A row per level and precision, a column per pair: the verdict and the largest difference."""
+    climbed = [pair for pair in pairs if pair["ladder"]]
+    table = _table("ladder", "in", *(f"{pair['left']}\n{pair['right']}" for pair in climbed))
+    table.columns[1].justify = "left"
+    columns = [_numbered(pair["ladder"]) for pair in climbed]
+    for row in dict.fromkeys(row for column in columns for row in column):
+        level, precision, _ = row
+        table.add_row(level, precision or "", *(_level(column.get(row)) for column in columns))
+    return table
+
+
+def _numbered(ladder: Sequence[Mapping[str, Any]]) -> dict[tuple[str, Any, int], Any]:
+    """Results by level, precision and how many of that came before: a level can have several."""
+    found: dict[tuple[str, Any, int], Any] = {}
+    for result in ladder:
+        level, precision = result["level"], result["precision"]
+        earlier = sum(row[:2] == (level, precision) for row in found)
+        found[level, precision, earlier] = result
+    return found
+
+
+def _level(result: Mapping[str, Any] | None) -> Text:
+    if result is None:
+        return Text("-")
+    text = Text(result["verdict"], style=COLOURS[result["verdict"]])
+    measured = result["measured"]
+    return text if measured is None else text.append(f"  {measured:.0e}", "not bold")
+
+
+def _ladder_legend() -> Text:
+    text = (
+        "largest difference of a level (of structure: how many things); `python -m parity.diff LEFT"
+        " RIGHT` explains a pair"
+    )
+    return Text(text, style="dim")
+
+
+def _departures(pairs: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
+    """Where the pairs that fail depart from each other."""
+    for pair in pairs:
+        failed = next((each for each in pair["ladder"] if each["verdict"] == "fail"), None)
+        if failed is None:
+            continue
+        at = f"{failed['level']} {failed['precision'] or ''}".strip()
+        yield Text(f"{pair['left']} and {pair['right']} part at {at}:", style="yellow")
+        reasons = [each["sentence"] for each in pair["origins"] if each["status"] == "origin"]
+        if failed["level"] == "structure" or not reasons:
+            reasons = failed["detail"].split("; ")
+        for reason in reasons[:REASONS]:
+            yield Text(f"  {printable(reason)}")
+        if len(reasons) > REASONS:
+            yield Text(f"  and {len(reasons) - REASONS} more (report.json)", style="dim")
+
+
+def _proof(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """What the ladders of passing pairs prove, and what they leave open."""
+    results = [result for pair in pairs for result in pair["ladder"]]
+    if not results:
+        return ""
+    names: dict[str, None] = {}
+    for result in results:
+        if result["verdict"] == "abstain":
+            names[f"{result['level']} {result['precision'] or ''}".strip()] = None
+    if any(f"{level} float64" in names for level in PROVEN):
+        return f" The ladder leaves open: {', '.join(names)}."
+    more = f" (left open: {', '.join(names)})" if names else ""
+    return (
+        " The ladder proves it in float64: the same activations, gradients, updates and training "
+        f"to rounding{more}."
+    )
+
+
 def _failure(pair: Mapping[str, Any]) -> str:
     outside = [
         f"{metric.replace('_', ' ')} ({difference(judged['difference'])})"
         for metric, judged in pair["criterion"].items()
         if not judged["within"]
     ]
+    failed = next((each for each in pair["ladder"] if each["verdict"] == "fail"), None)
+    if not outside and failed:
+        at = f"{failed['level']} {failed['precision'] or ''}".strip()
+        return f"{pair['right']} and {pair['left']} part at {at} ({failed['where']})"
     return f"{pair['right']} does not replicate {pair['left']} in {', '.join(outside)}"
 
 

@@ -19,10 +19,13 @@ from conftest import FACES, OOD, ROOT, SMALL, Finished
 
 from parity import weights
 from parity.experiment import Experiment
+from parity.probe import LIMIT, Probe
 from parity.recording import METRICS, Recording
 
 Command = Callable[..., Finished]
 ARMS = ["keras-p0", "keras-p1", "torch-p0", "torch-p1"]
+
+TRAIN_ONLY = (*SMALL, "--no-ladder")
 
 workers = pytest.mark.workers
 
@@ -35,7 +38,12 @@ def test_a_faithful_pair_passes_and_all_files_are_there(small_run: tuple[Finishe
     assert {"report.json", "curves.png", "curves.svg", *ARMS} <= {p.name for p in out.iterdir()}
     for arm in ARMS:
         files = {path.name for path in (out / arm).iterdir()}
-        assert files == {"experiment.json", "recording.json", "tensors.safetensors", "worker.log"}
+        assert files == {
+            "experiment.json",
+            "recording.json",
+            "tensors.safetensors",
+            "recording.log",
+        }
 
 
 @workers
@@ -95,11 +103,95 @@ def test_epoch_metrics_are_means_over_samples(small_run: tuple[Finished, Path]) 
     assert recording.history["val_loss"][-1] == recording.evaluation["validation"]["loss"]
 
 
+PROVEN = [
+    *(("structure", None), ("transfer", "float64"), ("forward", "float64"), ("loss", "float64")),
+    *(("gradient", "float64"), ("update", "float64"), ("trajectory", "float64")),
+]
+
+
+@workers
+def test_the_ladder_proves_port_pairs(small_run: tuple[Finished, Path]) -> None:
+    report = json.loads((small_run[1] / "report.json").read_text())
+    for pair in report["pairs"][:2]:
+        verdicts = {(level["level"], level["precision"]): level for level in pair["ladder"]}
+        assert pair["ladder_verdict"] == pair["verdict"] == "pass"
+        assert {verdicts[key]["verdict"] for key in PROVEN} == {"pass"}
+        assert "fail" not in {level["verdict"] for level in pair["ladder"]}
+        keys = ("measured", "tolerance", "reason", "minimum_tolerance", "where", "detail")
+        assert set(pair["ladder"][0]) == {"level", "verdict", "precision", *keys}
+    assert "proves it in float64" in small_run[0].out
+
+
+@workers
+def test_the_published_pair_departs_at_structure(small_run: tuple[Finished, Path]) -> None:
+    report = json.loads((small_run[1] / "report.json").read_text())
+    pair = report["pairs"][2]
+    assert (pair["role"], pair["verdict"], pair["ladder_verdict"]) == (
+        "as_published",
+        *["fail"] * 2,
+    )
+    first = next(level for level in pair["ladder"] if level["verdict"] == "fail")
+    assert first["level"] == "structure"
+    assert "block1.conv: padding 0 against 1" in first["detail"]
+    assert "dense1.kernel: shape [36, 36] against [144, 36]" in first["detail"]
+    assert report["verdict"] == "pass"  # it never decides
+    assert "keras-p0 and torch-p1 part at structure:" in small_run[0].out
+
+
+@workers
+def test_probes_stay_as_samples_that_can_be_compared_again(
+    small_run: tuple[Finished, Path], command: Command
+) -> None:
+    for arm in ARMS:
+        probe = Probe.read(small_run[1] / arm)
+        assert max(value.size for value in probe.tensors.values()) <= LIMIT
+    again = command("parity.diff", small_run[1] / "keras-p0", small_run[1] / "torch-p0", "--json")
+    assert again.code == 0, again.out
+    assert again.json["verdict"] == "pass"
+
+
+@workers
+def test_kept_tensors_are_whole(command: Command, tmp_path: Path) -> None:
+    few = ("--padding", "1", "--epochs", "1", "--keep-tensors", "--json", "--out", tmp_path)
+    done = command("parity.compare", *SMALL, *few)
+    assert done.code == 0, done.err
+    for arm in ("keras-p1", "torch-p1"):
+        probe = Probe.read(tmp_path / arm)
+        assert not any(probe.samples(f"float64/free/{kind}") for kind in ("activation", "gradient"))
+        assert probe.tensors["float64/free/activation/block1.conv"].shape == (2, 190, 190, 2)
+
+
+@workers
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_a_probe_that_cannot_be_taken_decides_nothing(tmp_path: Path) -> None:
+    arguments = [*SMALL, "--padding", "1", "--epochs", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "parity.compare", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    torch = tmp_path / "torch-p1"
+    _wait_for(lambda: (torch / "probe.log").exists() and bool(_workers_of(torch)))
+    os.kill(_workers_of(torch)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and "Traceback" not in errors
+    report = json.loads((tmp_path / "report.json").read_text())
+    (pair,) = report["pairs"]
+    assert (pair["verdict"], pair["ladder_verdict"]) == ("error", "error")
+    assert "torch-p1 was killed by SIGKILL" in pair["error"]
+    assert pair["criterion"]["loss"]["within"]  # what was finished stays usable
+    assert Recording.read(torch).history["loss"]
+
+
 @workers
 def test_arms_one_after_the_other_give_the_same_recordings(
     small_run: tuple[Finished, Path], command: Command, tmp_path: Path
 ) -> None:
-    done = command("parity.compare", *SMALL, "--jobs", "1", "--padding", "0", "--out", tmp_path)
+    done = command(
+        "parity.compare", *TRAIN_ONLY, "--jobs", "1", "--padding", "0", "--out", tmp_path
+    )
     assert done.code == 0, done.err
     for arm in ("keras-p0", "torch-p0"):
         folders = (small_run[1] / arm, tmp_path / arm)
@@ -124,7 +216,15 @@ def test_native_sides_differ_and_json_stands_alone_on_stdout(
 
 @workers
 def test_keras_on_another_backend(command: Command, tmp_path: Path) -> None:
-    arguments = (*SMALL, "--padding", "1", "--precision", "float32", "--keras-backend", "torch")
+    arguments = (
+        *TRAIN_ONLY,
+        "--padding",
+        "1",
+        "--precision",
+        "float32",
+        "--keras-backend",
+        "torch",
+    )
     done = command("parity.compare", *arguments, "--json", "--out", tmp_path)
     assert done.code == 0, done.err
     assert [arm["backend"] for arm in done.json["arms"]] == ["torch", "torch"]
@@ -132,7 +232,7 @@ def test_keras_on_another_backend(command: Command, tmp_path: Path) -> None:
 
 @workers
 def test_a_loss_that_is_no_number_names_epoch_and_step(command: Command, tmp_path: Path) -> None:
-    arguments = (*SMALL, "--padding", "1", "--learning-rate", "1e200", "--json")
+    arguments = (*TRAIN_ONLY, "--padding", "1", "--learning-rate", "1e200", "--json")
     done = command("parity.compare", *arguments, "--out", tmp_path)
     assert done.code == 2
     assert done.json["verdict"] == "error"
@@ -152,7 +252,7 @@ def test_augmented_training_is_the_same_on_both_sides(command: Command, tmp_path
 
 def _start(out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "parity.compare", *SMALL, "--epochs", "500", "--out", str(out)],
+        [sys.executable, "-m", "parity.compare", *TRAIN_ONLY, "--epochs", "500", "--out", str(out)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -265,7 +365,8 @@ def test_help_shows_examples_and_every_field(command: Command) -> None:
 def test_real_faces_with_an_out_of_distribution_set(command: Command, tmp_path: Path) -> None:
     arguments = ("--image-size", "64", "--width", "0.1", "--epochs", "1", "--padding", "1")
     done = command(
-        "parity.compare", *arguments, "--data", FACES, "--ood", OOD, "--json", "--out", tmp_path
+        "parity.compare",
+        *(*arguments, "--data", FACES, "--ood", OOD, "--no-ladder", "--json", "--out", tmp_path),
     )
     assert done.code == 0, done.err
     report = done.json

@@ -683,7 +683,7 @@ class TestUnusableSides:
             (lambda folder: (folder / "probe.json").unlink(), "unfinished"),
             (lambda folder: (folder / "recording.json").unlink(), "unfinished"),
             (lambda folder: (folder / "probe.safetensors").unlink(), "no complete probe"),
-            (lambda folder: (folder / "probe.json").write_text('{"schema": 1}'), "damaged"),
+            (lambda folder: (folder / "probe.json").write_text('{"schema": 2}'), "damaged"),
             (lambda folder: (folder / "probe.json").write_text("[]"), "damaged"),
             (lambda folder: (folder / "recording.json").write_text("{"), "no complete recording"),
             (

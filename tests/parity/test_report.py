@@ -15,6 +15,7 @@ from rich.console import Console
 from parity import published
 from parity.criterion import evaluate
 from parity.experiment import Experiment
+from parity.ladder.results import LadderReport, LevelResult
 from parity.recording import METRICS, Recording
 from parity.report import build_report, to_json
 from parity.report.figures import curves
@@ -103,6 +104,31 @@ class TestBuild:
             "difference": 0.01704,
             "within": True,
         }
+
+    def test_a_ladder_that_fails_fails_the_pair_and_one_that_passes_saves_none(self):
+        failed = LevelResult("forward", "fail", "float64", 0.31, 1e-15, where="block3.conv[0]")
+        passed = LevelResult("forward", "pass", "float64", 0.0, 1e-15)
+        for variant, level, verdict in (
+            ("baseline", passed, "pass"),
+            ("baseline", failed, "fail"),
+            ("lr_100x", passed, "fail"),
+        ):
+            ladders = {
+                (f"keras-p{padding}", f"torch-p{padding}"): LadderReport("", "", (level,))
+                for padding in (0, 1)
+            }
+            report = strictly(to_json(report_of(*four(variant), ladders=ladders)))
+            assert report["verdict"] == verdict
+            assert [pair["verdict"] for pair in report["pairs"][:2]] == [verdict] * 2
+            assert report["pairs"][0]["ladder"] == [level.to_dict()]
+            assert report["pairs"][2]["ladder"] == []
+
+    def test_a_ladder_without_a_side_is_an_error(self):
+        ladders = {("keras-p0", "torch-p0"): LadderReport.unusable("keras-p0", "torch-p0", "gone")}
+        report = report_of(*four(), ladders=ladders)
+        pair = pair_of(report, "keras-p0", "torch-p0")
+        assert (report["verdict"], pair["verdict"], pair["error"]) == ("error", "error", "gone")
+        assert len(pair["ladder"]) == 8
 
     def test_no_ood_set_is_null(self):
         assert report_of(recording())["arms"][0]["ood"] is None
@@ -243,6 +269,20 @@ class TestTable:
         other = Experiment.of("baseline", "paper", seed=9)
         text = rendered(report_of(recording(), recording("torch-p0", experiment=other)))
         assert "seed 8 against 9" in text
+
+    def test_ladders_stand_side_by_side_whatever_rows_they_have(self):
+        where, detail = "block1.conv", "block1.conv: padding; dense1.kernel: shape"
+        level = LevelResult("structure", "fail", None, 7, 0, where=where, detail=detail)
+        ladders = {
+            ("keras-p0", "torch-p0"): LadderReport("", "", (level,)),
+            ("keras-p1", "torch-p1"): LadderReport.unusable("keras-p1", "torch-p1", "gone"),
+        }
+        text = rendered(report_of(*four(), ladders=ladders), 80)
+        rows = [line.split() for line in text.splitlines()]
+        assert ["structure", "fail", "7e+00", "error"] in rows
+        assert ["outcome", "-", "error"] in rows
+        said = "keras-p0 and torch-p0 part at structure:\n  block1.conv: padding\n  dense1.kernel:"
+        assert said in text
 
     def test_nothing_recorded_still_renders(self):
         assert "ERROR" in rendered(report_of(errors={arm: "died" for arm in ARMS}))
