@@ -157,12 +157,18 @@ def evaluate_split(trainer: Trainer, feed: Feed, subset: Subset) -> dict[str, An
     return evaluate(logits, labels)
 
 
-def main(framework: str, side: Callable[[], Side], arguments: list[str] | None = None) -> int:
+def main(
+    framework: str,
+    side: Callable[[], Side],
+    arguments: list[str] | None = None,
+    module: tuple[str, ...] = (),
+) -> int:
     """The command of a wing: `python -m keras_impl.record EXPERIMENT.json OUT`.
 
-    `side` imports the framework; it is called only once the environment is right.
+    `side` imports the framework; it is called only once the environment is right. `module` is what
+    `python -m` was given up to `arguments`, if it is another.
     """
-    module = f"{framework}_impl.record"
+    module = module or (f"{framework}_impl.record",)
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(framework, module).parse_args(arguments)
 
@@ -173,14 +179,14 @@ def main(framework: str, side: Callable[[], Side], arguments: list[str] | None =
     try:
         experiment = _read_experiment(options.experiment)
         reference = Probe.read(options.reference) if options.reference else None
-        environment.enter(experiment, module, arguments)
+        environment.enter(experiment, [*module, *arguments])
         wing = side()
         error = None
         if not options.probe_only:
             recording = record(framework, wing, experiment, report)
             recording.write(options.out)
             error = recording.error
-        if not options.no_probe and not error:
+        if not options.no_probe:
             report({"event": "probe"})
             keep = options.keep_tensors
             data = load_data(experiment)
@@ -196,11 +202,11 @@ def main(framework: str, side: Callable[[], Side], arguments: list[str] | None =
     return 1 if error else 0
 
 
-def _parser(framework: str, module: str) -> argparse.ArgumentParser:
+def _parser(framework: str, module: tuple[str, ...]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
+        prog=f"python -m {' '.join(module)}",
         description=f"Train one experiment with {framework}; write its recording and its probe.",
-        epilog=f"example: python -m {module} experiment.json recordings/{framework}",
+        epilog=f"example: python -m {' '.join(module)} experiment.json recordings/{framework}",
     )
     parser.add_argument("experiment", type=Path, help="JSON file of the experiment")
     parser.add_argument("out", type=Path, help="folder for the recording and the probe")

@@ -54,15 +54,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def enter(experiment: Experiment, module: str, arguments: list[str]) -> None:
+def enter(experiment: Experiment, command: list[str]) -> None:
     """Return at once if this process runs under `variables(experiment)`; else start over under
-    them: most are read once, before the first line of Python."""
+    them, as `python -m COMMAND…`: most are read once, before the first line of Python."""
     wanted = variables(experiment)
     if all(os.environ.get(name) == value for name, value in wanted.items()):
         return
     sys.stdout.flush()
-    command = [sys.executable, "-m", module, *arguments]
-    os.execve(sys.executable, command, {**os.environ, **wanted})
+    os.execve(sys.executable, [sys.executable, "-m", *command], {**os.environ, **wanted})
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 from parity import environment
 from parity.experiment import Experiment
@@ -24,7 +24,6 @@ FRAMEWORKS = ("keras", "torch")
 LAST_LINES = 15  # of a dead worker's log, shown to the user
 GRACE_SECONDS = 5.0
 
-Result = TypeVar("Result")
 Observer = Callable[[str, dict[str, Any]], None]
 
 
@@ -41,8 +40,23 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What one worker process does: `python -m MODULE EXPERIMENT FOLDER FLAGS…`.
+
+    `name` stands in events and messages, `result` is the file in `folder` that it writes last.
+    """
+
+    name: str
+    module: tuple[str, ...]
+    experiment: Experiment
+    folder: Path
+    result: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Failure:
-    """Why an arm left no complete recording, in words for the user."""
+    """Why a task left no complete result, in words for the user."""
 
     arm: str
     message: str
@@ -57,13 +71,17 @@ def run(
     failure leaves the others alone. Interrupted, all workers are ended before the exception
     goes on; a recording is either complete or not there.
     """
-
-    def train(pool: _Pool, arm: Arm) -> Recording:
+    for arm in arms:
         (folder / arm.id / "probe.json").unlink(missing_ok=True)  # an earlier run's is not ours
-        pool.run(arm, folder / arm.id, "recording.json", "--no-probe")
-        return Recording.read(folder / arm.id)
-
-    return _all(arms, train, jobs, observe)
+    tasks = [_task(arm, folder, "recording.json", "--no-probe") for arm in arms]
+    failed = finish(tasks, jobs=jobs, observe=observe)
+    results: dict[str, Recording | Failure] = {}
+    for arm in arms:
+        try:
+            results[arm.id] = failed.get(arm.id) or Recording.read(folder / arm.id)
+        except InputError as error:
+            results[arm.id] = Failure(arm.id, str(error))
+    return results
 
 
 def probe(
@@ -73,43 +91,35 @@ def probe(
 
     The first framework's arms come first: each is the reference of its twins.
     """
-    keep = ["--keep-tensors"] * keep_tensors
-
-    def look(pool: _Pool, arm: Arm) -> Path:
-        reference = folder / arm_id(FRAMEWORKS[0], arm.experiment)
-        feeds = [] if arm.framework == FRAMEWORKS[0] else ["--reference", str(reference)]
-        pool.run(arm, folder / arm.id, "probe.json", "--probe-only", *feeds, *keep)
-        return folder / arm.id
-
     failed: dict[str, Failure] = {}
     for framework in FRAMEWORKS:
-        results = _all([a for a in arms if a.framework == framework], look, jobs, observe)
-        failed |= {arm: each for arm, each in results.items() if isinstance(each, Failure)}
+        tasks = []
+        for arm in (each for each in arms if each.framework == framework):
+            flags = ["--probe-only", *(["--keep-tensors"] * keep_tensors)]
+            if framework != FRAMEWORKS[0]:
+                flags += ["--reference", str(folder / arm_id(FRAMEWORKS[0], arm.experiment))]
+            tasks.append(_task(arm, folder, "probe.json", *flags))
+        failed |= finish(tasks, jobs=jobs, observe=observe)
     return failed
 
 
-def _all(
-    arms: Sequence[Arm], work: Callable[[_Pool, Arm], Result], jobs: int, observe: Observer
-) -> dict[str, Result | Failure]:
-    """What `work` makes of each arm, in the order of the arms."""
+def finish(tasks: Sequence[Task], *, jobs: int, observe: Observer) -> dict[str, Failure]:
+    """Run every task, at most `jobs` at a time. Returns those that failed, by name."""
     pool = _Pool(observe)
-
-    def one(arm: Arm) -> Result | Failure:
-        try:
-            return work(pool, arm)
-        except InputError as error:
-            observe(arm.id, {"event": "failed", "error": str(error)})
-            return Failure(arm.id, str(error))
-
     with ThreadPoolExecutor(max_workers=jobs) as executor:
         try:
-            futures = {executor.submit(one, arm): arm for arm in arms}
-            finished = {futures[done].id: done.result() for done in as_completed(futures)}
+            futures = [executor.submit(pool.run, task) for task in tasks]
+            results = [done.result() for done in as_completed(futures)]
         except BaseException:
             pool.close()
             executor.shutdown(cancel_futures=True)
             raise
-    return {arm.id: finished[arm.id] for arm in arms}
+    return {failure.arm: failure for failure in results if failure}
+
+
+def _task(arm: Arm, folder: Path, result: str, *flags: str) -> Task:
+    module = (f"{arm.framework}_impl.record",)
+    return Task(arm.id, module, arm.experiment, folder / arm.id, result, flags)
 
 
 class _Pool:
@@ -121,22 +131,23 @@ class _Pool:
         self._living: set[subprocess.Popen[str]] = set()
         self._closed = False
 
-    def run(self, arm: Arm, folder: Path, result: str, *flags: str) -> None:
-        """Let a worker write `folder/result`. Raises `InputError` if it does not finish."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / result).unlink(missing_ok=True)  # nor is this
-        write_atomically(folder / "experiment.json", arm.experiment.to_json().encode())
-        log = (folder / result).with_suffix(".log")
+    def run(self, task: Task) -> Failure | None:
+        task.folder.mkdir(parents=True, exist_ok=True)
+        (task.folder / task.result).unlink(missing_ok=True)  # an earlier run's is not ours
+        write_atomically(task.folder / "experiment.json", task.experiment.to_json().encode())
+        log = (task.folder / task.result).with_suffix(".log")
         with log.open("w") as errors:
-            process = self._start(arm, folder, flags, errors)
-            last = self._follow(arm, process)
+            process = self._start(task, errors)
+            last = self._follow(task, process)
             code = process.wait()
         with self._lock:
             self._living.discard(process)
-        if last.get("event") == "refused":
-            raise InputError(last["error"])
-        if last.get("event") != "done":
-            raise InputError(_post_mortem(arm, code, log))
+        if last.get("event") == "done":
+            return None
+        refused = last.get("event") == "refused"
+        message = last["error"] if refused else _post_mortem(task, code, log)
+        self._observe(task.name, {"event": "failed", "error": message})
+        return Failure(task.name, message)
 
     def close(self) -> None:
         """End every worker, and let none start any more."""
@@ -151,26 +162,24 @@ class _Pool:
             except subprocess.TimeoutExpired:
                 _signal(process, signal.SIGKILL)
 
-    def _start(
-        self, arm: Arm, folder: Path, flags: Sequence[str], errors: Any
-    ) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", f"{arm.framework}_impl.record", "--events", *flags]
+    def _start(self, task: Task, errors: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", *task.module, "--events", *task.flags]
         with self._lock:
             if self._closed:
                 raise InterruptedError("the run was ended")
             process = subprocess.Popen(
-                [*command, str(folder / "experiment.json"), str(folder)],
+                [*command, str(task.folder / "experiment.json"), str(task.folder)],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
                 text=True,
-                env={**os.environ, **environment.variables(arm.experiment)},
+                env={**os.environ, **environment.variables(task.experiment)},
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends them
             )
             self._living.add(process)
             return process
 
-    def _follow(self, arm: Arm, process: subprocess.Popen[str]) -> dict[str, Any]:
+    def _follow(self, task: Task, process: subprocess.Popen[str]) -> dict[str, Any]:
         """Pass the worker's events on until it closes its stdout. Returns the last of them."""
         assert process.stdout is not None
         event: dict[str, Any] = {}
@@ -180,7 +189,7 @@ class _Pool:
             except json.JSONDecodeError:
                 continue  # a library printed something
             if event["event"] != "refused":
-                self._observe(arm.id, event)
+                self._observe(task.name, event)
         return event
 
 
@@ -189,10 +198,10 @@ def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _post_mortem(arm: Arm, code: int, log: Path) -> str:
+def _post_mortem(task: Task, code: int, log: Path) -> str:
     killed = code < 0
     how = f"was killed by {signal.Signals(-code).name}" if killed else f"ended with code {code}"
     hint = " It may have run out of memory: try a smaller --batch-size." if code == -9 else ""
     lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] or ["(none)"]
     last = "\n".join(f"    {line}" for line in lines)
-    return f"the worker of {arm.id} {how}.{hint} Its last lines ({log}):\n{last}"
+    return f"the worker of {task.name} {how}.{hint} Its last lines ({log}):\n{last}"

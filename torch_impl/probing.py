@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from parity.probe import INPUT, Layer
+from shared_data.errors import InputError
 from torch_impl.builders import Block
 from torch_impl.training import Trainer
 
@@ -34,11 +35,16 @@ class Prober:
         model.zero_grad(set_to_none=True)
         x = source = self._tensor(INPUT, images).requires_grad_()
         outputs: dict[str, Tensor] = {}
+        drawn = torch.get_rng_state()  # a layer that draws must draw the same in both passes
         for name, layer in self.steps.items():
             outputs[name] = x = layer(x)
             x.retain_grad()
-        if not torch.equal(x, model(source)):
-            raise RuntimeError("the layers one by one do not give what the network gives")
+        torch.set_rng_state(drawn)
+        if not torch.equal(x, model(source)) and not x.isnan().any():
+            raise InputError(
+                "the layers one by one do not give what the network gives: canonical_layers in "
+                "torch_impl/probing.py must list them in the order of the forward pass"
+            )
         loss = self.trainer.loss(x, torch.from_numpy(labels).to(x.device))
         loss.backward()
         gradients = self.trainer.canonical([p.grad for p in model.parameters()])
@@ -53,20 +59,33 @@ class Prober:
         self, inputs: Mapping[str, np.ndarray], upstream: Mapping[str, np.ndarray]
     ) -> dict[str, Tensors]:
         """Each layer alone. `inputs` and `upstream` per layer: what goes in, and the gradient of
-        the loss by what comes out. Returns `activation`, `upstream` (by the input), `gradient`."""
+        the loss by what comes out. Returns `activation`, `upstream` (by the input), `gradient`, as
+        far as shapes fit."""
         model = self.trainer.model
         model.train()
         model.zero_grad(set_to_none=True)
         outputs, by_input, before = {}, {}, INPUT
         for name, layer in self.steps.items():
-            source = self._tensor(before, inputs[name]).requires_grad_()
-            output = layer(source)
-            output.backward(self._tensor(name, upstream[name]))
-            outputs[name] = self._array(name, output)
-            by_input[name] = self._array(before, source.grad)
+            if self._takes(layer, inputs.get(name)):
+                source = self._tensor(before, inputs[name]).requires_grad_()
+                output = layer(source)
+                outputs[name] = self._array(name, output)
+                if outputs[name].shape == upstream[name].shape:
+                    output.backward(self._tensor(name, upstream[name]))
+                    by_input[name] = self._array(before, source.grad)
             before = name
         gradients = self.trainer.canonical([p.grad for p in model.parameters()])
         return {"activation": outputs, "upstream": by_input, "gradient": gradients}
+
+    def _takes(self, layer: nn.Module, given: np.ndarray | None) -> bool:
+        """Whether the reference's input fits; the level structure tells why one does not."""
+        if given is None:  # the reference has no such layer
+            return False
+        if isinstance(layer, nn.Conv2d):
+            return given.shape[-1] == layer.in_channels
+        if isinstance(layer, nn.Flatten):
+            return given.shape[1:] == self._flattened()
+        return not isinstance(layer, nn.Linear) or given.shape[-1] == layer.in_features
 
     def layers(self) -> tuple[Layer, ...]:
         """The layers in forward order, in the terms that both sides share."""

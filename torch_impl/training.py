@@ -59,17 +59,19 @@ class Trainer:
 
     def moments(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Adam's two moments of every parameter, likewise. Only after the first step."""
-        states = [self.optimizer.state[parameter] for parameter in self.model.parameters()]
-        first, second = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
+        states = [self.optimizer.state.get(p, {}) for p in self.model.parameters()]
+        first, second = ([state.get(key) for state in states] for key in ("exp_avg", "exp_avg_sq"))
         return self.canonical(first), self.canonical(second)
 
     def canonical(self, tensors: Sequence[Tensor | None]) -> dict[str, np.ndarray]:
-        """Copies of one tensor per parameter, under canonical names, in canonical layout."""
+        """Copies of one tensor per parameter, under canonical names, in canonical layout.
+
+        None, such as the gradient of a parameter that none reaches, is left out.
+        """
         return {
-            spec.name: weights.from_torch(
-                spec, _required(spec.name, t).detach().cpu().numpy()
-            ).copy()
-            for spec, t in zip(self.specs, tensors, strict=True)
+            spec.name: weights.from_torch(spec, tensor.detach().cpu().numpy()).copy()
+            for spec, tensor in zip(self.specs, tensors, strict=True)
+            if tensor is not None
         }
 
     def load(self, values: Mapping[str, np.ndarray]) -> None:
@@ -154,12 +156,6 @@ def environment() -> dict[str, Any]:
         "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
-
-
-def _required(name: str, tensor: Tensor | None) -> Tensor:
-    if tensor is None:
-        raise RuntimeError(f"no gradient reaches {name}")
-    return tensor
 
 
 def _deterministic(experiment: Experiment) -> None:

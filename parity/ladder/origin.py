@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from parity.ladder.floors import LOSS
 from parity.ladder.measure import FAIL
-from parity.ladder.mismatches import FOLLOWING, SEVERE, Mismatch
+from parity.ladder.mismatches import FOLLOWING, MISSING, SEVERE, Mismatch
 from parity.ladder.pair import Pair
 from parity.ladder.placing import CARRIED, OPEN, ORIGIN, UNDECIDED, Origin, Step, apart
 from parity.ladder.results import LevelResult
@@ -44,12 +44,22 @@ def find(
         if not pair.lacking(precision):
             for origin in Step(pair, precision).origins():
                 _keep(found, origin)
+    for origin in _at_structure(mismatches, layers):
+        _keep(found, origin)
     explained = any(origin.status == ORIGIN for origin in found.values())
     for origin in _at_training(pair, results, explained):
         _keep(found, origin)
     order = [INPUT, *layers, *found]  # what is no layer comes last, as it was found
     linked = [_with_causes(origin, mismatches) for origin in found.values()]
     return tuple(sorted(linked, key=lambda o: (RANK.index(o.status), order.index(o.where))))
+
+
+def _at_structure(mismatches: Sequence[Mismatch], layers: Sequence[str]) -> Iterator[Origin]:
+    """Layers that a side has alone or in another place: each may agree alone, as far as it is."""
+    for each in mismatches:
+        alone = each.key == "kind" and MISSING in (each.left, each.right)
+        if layers and (alone or each.key == "order"):
+            yield Origin(ORIGIN, each.where, "structure", None, each.text)
 
 
 def _at_transfer(results: Sequence[LevelResult]) -> Iterator[Origin]:
@@ -106,6 +116,7 @@ def _with_causes(origin: Origin, mismatches: Sequence[Mismatch]) -> Origin:
         each
         for each in mismatches
         if each.severity == SEVERE
+        and each.text != origin.text
         and (
             each.where == origin.where
             or each.where.rpartition(".")[0] == origin.where

@@ -1,0 +1,320 @@
+"""`python -m parity.selftest`: try the ladder on ports with a fault planted in them, and without.
+
+Every fault must be caught and placed; a faithful twin must never be accused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity import cli, worker
+from parity.criterion import judge, verdict
+from parity.experiment import VARIANTS, Experiment, unknown
+from parity.recording import Recording, write_atomically
+from parity.worker import FRAMEWORKS, Task
+from shared_data.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.ladder import LadderReport
+
+EXAMPLES = """examples:
+  python -m parity.selftest
+  python -m parity.selftest --only padding "NaN weight"
+  python -m parity.selftest --json > selftest.json
+
+exit status: 0 every fault caught and placed, no control accused; 1 one slipped through or one was
+accused; 2 the request is wrong or a worker could not finish; 130 interrupted"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake of a port, planted by `torch_impl.faults`, and where it must be found.
+
+    Attributes:
+        name: as `torch_impl.faults` knows it.
+        mistake: what was done, in words.
+        level: the first level that must fail.
+        where: what the ladder must name as an origin.
+    """
+
+    name: str
+    mistake: str
+    level: str
+    where: str
+
+
+FAULTS = (
+    Fault("padding", "padding of all convolutions 0 for 1", "structure", "block1.conv"),
+    Fault("stride", "stride 2 in a convolution", "structure", "block6.conv"),
+    Fault("swapped layers", "the last two layers swapped", "structure", "dense1.relu"),
+    Fault("transposed kernel", "kernel height and width swapped", "forward", "block3.conv"),
+    Fault("flatten order", "dense rows left in H, W, C order", "forward", "dense1"),
+    Fault("missing bias", "a convolution without its bias", "gradient", "block2.conv"),
+    Fault("doubled bias", "a convolution adds its bias twice", "gradient", "block2.conv"),
+    Fault("wrong activation", "leaky ReLU for ReLU", "structure", "dense1.relu"),
+    Fault("missing ReLU", "a block without its ReLU", "structure", "block4.relu"),
+    Fault("average pool", "average for max pooling", "structure", "block2.pool"),
+    Fault("softmax twice", "softmax in the net and in the loss", "structure", "softmax"),
+    Fault("dropout", "dropout left on", "structure", "dropout"),
+    Fault("frozen layer", "one block does not train", "gradient", "block1.conv"),
+    Fault("float16 layer", "one layer computes in float16", "forward", "block5.conv"),
+    Fault("NaN weight", "one weight is NaN", "transfer", "block4.conv"),
+    Fault("own initialisation", "weights not transferred", "transfer", "block1.conv"),
+    Fault("Adam epsilon", "1e-8 for 1e-7", "structure", "optimizer"),
+    Fault("Adam betas", "beta 2 0.99 for 0.999", "structure", "optimizer"),
+    Fault("epsilon position", "PyTorch's own place for it", "structure", "optimizer"),
+    Fault("learning rate", "off by 1 %", "structure", "optimizer"),
+    Fault("weight decay", "1e-4 for none", "structure", "optimizer"),
+    Fault("summed loss", "sum over the batch for its mean", "structure", "loss"),
+    Fault("gradient not zeroed", "gradients add up over steps", "trajectory", "training"),
+    Fault("last batch dropped", "the short batch left out", "structure", "training"),
+    Fault("stale order", "every epoch in the first one's order", "structure", "training"),
+    Fault("flipped labels", "one class under the other's label", "structure", "loss"),
+    Fault("divisor 255", "pixels divided by 255 for 256", "structure", "input"),
+    Fault("BGR", "channels in the order B, G, R", "structure", "input"),
+    Fault("resize filter", "bilinear for bicubic", "structure", "input"),
+)
+
+# Faithful twins: what is changed against a small experiment. None may fail.
+CONTROLS: dict[str, dict[str, Any]] = {
+    **{f"seed {seed}": {"seed": seed} for seed in (9, 10, 11)},
+    **{f"padding {padding}": {"padding": padding} for padding in (0, 1)},
+    **{name: {"variant": name} for name in VARIANTS if name != "baseline"},
+    **{f"batch size {size}": {"batch_size": size} for size in (1, 5, 16)},
+}
+SMALL = {"padding": 1, "width": 0.07, "epochs": 2, "batch_size": 6, "synthetic_images": 40}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    return cli.run(lambda: selftest(options))
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m parity.selftest",
+        description="Plant faults in the PyTorch twin, one at a time, and see that the ladder "
+        "catches and places each, and that it accuses no faithful twin.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these faults and controls only, by name"
+    )
+    parser.add_argument("--quick", action="store_true", help="plant the faults in a tiny network")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/selftest"), help="default %(default)s"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="workers at a time (default 2)")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    return parser.parse_args(arguments)
+
+
+def selftest(options: argparse.Namespace) -> int:
+    """Record every fault and control, judge them, write and print the table."""
+    if options.jobs < 1:
+        raise InputError(f"--jobs: expected at least 1, got {options.jobs}")
+    faults, controls = _chosen(options.only)
+    out = cli.writable(options.out)
+    _record(faults, controls, out, options)
+    tried = [_judge_fault(fault, out) for fault in faults]
+    faithful = [_judge_control(name, out) for name in controls]
+    ok = all(each["ok"] for each in (*tried, *faithful))
+    report = {
+        "schema": 1,
+        "verdict": "pass" if ok else "fail",
+        "experiment": _experiment(options.quick).to_dict(),
+        "faults": tried,
+        "controls": faithful,
+    }
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    write_atomically(out / "selftest.json", text.encode())
+    write_atomically(out / "selftest.md", markdown(report).encode())
+    if options.json:
+        print(text, end="")
+    else:
+        _render(report)
+        print(f"all recordings and tables: {out}/")
+    return cli.EXIT_PASS if ok else cli.EXIT_FAIL
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table for documents."""
+    lines = [
+        "| fault | what was done | first fails at | by numbers alone | named | 2 % criterion |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(row)} |" for row in _rows(report)]
+    return "\n".join(lines) + "\n"
+
+
+def _chosen(only: Sequence[str] | None) -> tuple[list[Fault], list[str]]:
+    names = [*(fault.name for fault in FAULTS), *CONTROLS]
+    for name in only or ():
+        if name not in names:
+            raise InputError(unknown("fault or control", name, names))
+    wanted = set(only or names)
+    return [f for f in FAULTS if f.name in wanted], [name for name in CONTROLS if name in wanted]
+
+
+def _experiment(quick: bool) -> Experiment:
+    """Padded, so that the map before the dense layer is larger than one pixel; batches of 6, so
+    that the last is short."""
+    return Experiment.of("baseline", **(SMALL if quick else {"padding": 1, "batch_size": 6}))
+
+
+def _control(name: str) -> Experiment:
+    change = {**SMALL, **CONTROLS[name]}
+    return Experiment.of(change.pop("variant", "baseline"), **change)
+
+
+def _record(
+    faults: Sequence[Fault], controls: Sequence[str], out: Path, options: argparse.Namespace
+) -> None:
+    """References first, since they feed the layers of what is compared with them.
+
+    Raises:
+        InputError: a worker did not finish.
+    """
+    experiment = _experiment(options.quick)
+    pairs = [(name, _control(name)) for name in controls]
+    lefts = [_task(FRAMEWORKS[0], "reference", experiment, out)] if faults else []
+    lefts += [_task(FRAMEWORKS[0], name, each, out) for name, each in pairs]
+    rights = [_task(FRAMEWORKS[1], fault.name, experiment, out, fault=True) for fault in faults]
+    rights += [_task(FRAMEWORKS[1], name, each, out) for name, each in pairs]
+    with _Progress(len(lefts) + len(rights)) as progress:
+        for tasks in (lefts, rights):
+            failed = worker.finish(tasks, jobs=options.jobs, observe=progress)
+            if failed:
+                raise InputError("\n".join(each.message for each in failed.values()))
+
+
+def _task(
+    framework: str, name: str, experiment: Experiment, out: Path, *, fault: bool = False
+) -> Task:
+    folder = _folder(out, framework, name)
+    module = (f"{framework}_impl.faults", name) if fault else (f"{framework}_impl.record",)
+    reference = _folder(out, FRAMEWORKS[0], "reference" if fault else name)
+    flags = () if framework == FRAMEWORKS[0] else ("--reference", str(reference))
+    return Task(f"{framework}: {name}", module, experiment, folder, "probe.json", flags)
+
+
+def _folder(out: Path, framework: str, name: str) -> Path:
+    return out / name.replace(" ", "-") / framework
+
+
+def _judge_fault(fault: Fault, out: Path) -> dict[str, Any]:
+    left, right = (
+        _folder(out, side, name)
+        for side, name in zip(FRAMEWORKS, ("reference", fault.name), strict=True)
+    )
+    report = _climb(left, right)
+    failing = [each for each in report.levels if each.verdict == "fail"]
+    caught = failing[0].level if failing else None
+    numeric = [each.level for each in failing if each.level != "structure"]
+    origins = [each for each in report.origins if each.status == "origin"]
+    named = next((each for each in origins if each.where == fault.where), None)
+    return {
+        **dataclasses.asdict(fault),
+        "caught_at": caught,
+        "caught_by_numbers_at": numeric[0] if numeric else None,
+        "origins": [each.sentence for each in origins],
+        "named": named.sentence if named else None,
+        "criterion_alone": _criterion(left, right),
+        "ok": caught == fault.level and bool(numeric) and named is not None,
+    }
+
+
+def _judge_control(name: str, out: Path) -> dict[str, Any]:
+    report = _climb(*(_folder(out, side, name) for side in FRAMEWORKS))
+    return {
+        "name": name,
+        "verdict": report.verdict,
+        "failing": [each.to_dict() for each in report.levels if each.verdict == "fail"],
+        "ok": report.verdict == "pass",
+    }
+
+
+def _climb(left: Path, right: Path) -> LadderReport:
+    from parity import ladder
+
+    report = ladder.run(left, right)
+    if report.error:
+        raise InputError(report.error)
+    return report
+
+
+def _criterion(left: Path, right: Path) -> str:
+    """What the study's criterion says of the final metrics, and nothing else."""
+    sides = [Recording.read(folder) for folder in (left, right)]
+    if any(side.error for side in sides):
+        return "fail"  # a loss that is no number is seen by anyone
+    return verdict(judge(sides[0].history, sides[1].history))
+
+
+def _rows(report: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for each in report["faults"]:
+        criterion = {"fail": "catches it", "pass": "**misses it**"}[each["criterion_alone"]]
+        caught = each["caught_at"] or "**not caught**"
+        numbers = each["caught_by_numbers_at"] or "-"
+        named = each["where"] if each["named"] else "**not named**"
+        yield each["name"], each["mistake"], caught, numbers, named, criterion
+
+
+def _render(report: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in ("fault", "what was done", "fails at", "by numbers", "named", "2 % criterion"):
+        table.add_column(heading)
+    for row, each in zip(_rows(report), report["faults"], strict=True):
+        table.add_row(*(cell.replace("*", "") for cell in row), style="" if each["ok"] else "red")
+    if report["faults"]:
+        console.print(table)
+    for each in report["controls"]:
+        style = "green" if each["ok"] else "red"
+        console.print(f"control, faithful: {each['name']}: {each['verdict']}", style=style)
+    faults, controls = report["faults"], report["controls"]
+    missed = sum(each["criterion_alone"] == "pass" for each in faults)
+    console.print(
+        f"\n{report['verdict'].upper()}: {sum(each['ok'] for each in faults)} of {len(faults)} "
+        f"faults caught and placed, {sum(each['ok'] for each in controls)} of {len(controls)} "
+        f"faithful twins pass. The 2 % criterion alone misses {missed} of {len(faults)}."
+    )
+
+
+class _Progress:
+    """Counts workers that are done, on standard error."""
+
+    def __init__(self, tasks: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._bar = Progress(console=Console(stderr=True))
+        self._task = self._bar.add_task("recording", total=tasks)
+
+    def __call__(self, name: str, event: dict[str, Any]) -> None:
+        self._bar.update(self._task, description=name)
+        if event["event"] in ("done", "failed"):
+            self._bar.advance(self._task)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
