@@ -80,6 +80,24 @@ class Trainer:
         for variable in (optimizer.iterations, *optimizer._momentums, *optimizer._velocities):
             variable.assign(np.zeros(variable.shape, variable.dtype))
 
+    def resume(
+        self,
+        values: Mapping[str, np.ndarray],
+        first: Mapping[str, np.ndarray],
+        second: Mapping[str, np.ndarray],
+        steps: int,
+    ) -> None:
+        """As after `steps` steps: weights and Adam's moments under canonical names."""
+        self.load(values)
+        optimizer = self.network.optimizer
+        optimizer.iterations.assign(np.asarray(steps, optimizer.iterations.dtype))
+        for moments, variables in (
+            (first, optimizer._momentums),
+            (second, optimizer._velocities),
+        ):
+            for spec, variable in zip(self.specs, variables, strict=True):
+                variable.assign(moments[spec.name])
+
     def parameters(self) -> int:
         return int(self.model.count_params())
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity import environment, weights
+from parity import checkpoint, environment, weights
 from parity.criterion import evaluate
 from parity.experiment import Experiment
 from parity.feed import Feed, load_data
@@ -46,6 +46,7 @@ class Trainer(Protocol):
     def moments(self) -> tuple[Tensors, Tensors]: ...
     def load(self, values: Tensors) -> None: ...
     def restart(self, values: Tensors) -> None: ...
+    def resume(self, values: Tensors, first: Tensors, second: Tensors, steps: int) -> None: ...
     def parameters(self) -> int: ...
     def semantics(self) -> dict[str, Any]: ...
 
@@ -69,9 +70,13 @@ class Side:
 
 
 def record(
-    framework: str, side: Side, experiment: Experiment, report: Report = lambda event: None
+    framework: str,
+    side: Side,
+    experiment: Experiment,
+    report: Report = lambda event: None,
+    folder: Path | None = None,
 ) -> Recording:
-    """Train one arm from start to end.
+    """Train one arm from start to end, or from its last checkpoint in `folder` if there is one.
 
     `report` is called with an event per start, step, epoch and evaluation. A loss that is no
     longer finite ends the run early: `error` of the recording then names the epoch and step.
@@ -95,8 +100,11 @@ def record(
     report({"event": "start", "epochs": experiment.epochs, "steps": feed.steps})
     recording.timings["prepare_seconds"] = time.monotonic() - started
 
+    done = checkpoint.resume(folder, recording, trainer) if folder else 0
+    if done:
+        report({"event": "resume", "epoch": done})
     durations: list[float] = []
-    for epoch in range(1, experiment.epochs + 1):
+    for epoch in range(done + 1, experiment.epochs + 1):
         recording.error = _train_epoch(trainer, feed, epoch, recording, durations, report)
         if recording.error:
             break
@@ -107,6 +115,8 @@ def record(
         recording.history["val_loss"].append(validation["loss"])
         recording.history["val_accuracy"].append(validation["accuracy"])
         report({"event": "epoch", "epoch": epoch, **_last(recording.history)})
+        if folder and epoch < experiment.epochs:
+            checkpoint.save(folder, recording, trainer)
     else:
         for name, subset in _splits(data):
             report({"event": "evaluate", "split": name})
@@ -183,8 +193,9 @@ def main(
         wing = side()
         error = None
         if not options.probe_only:
-            recording = record(framework, wing, experiment, report)
+            recording = record(framework, wing, experiment, report, options.out)
             recording.write(options.out)
+            checkpoint.clear(options.out)
             error = recording.error
         if not options.no_probe:
             report({"event": "probe"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +79,15 @@ def compare(options: argparse.Namespace) -> int:
 
     jobs = _jobs(options.jobs, experiments[0])
     with Progress([arm.id for arm in arms], experiments[0].epochs) as progress:
-        _prepare(experiments[0], progress)
-        results = worker.run(arms, out, jobs=jobs, observe=progress.event)
+        data = _prepare(experiments[0], progress)
+        started = time.monotonic()
+        results = worker.run(arms, out, jobs=jobs, observe=progress.event, data=data)
+        trained = time.monotonic()
         finished = [arm for arm in arms if _finished(results[arm.id])]
         climbing = _wants_ladder(options, experiments[0])
         ladders = _climb(finished, out, jobs, options, progress) if climbing else {}
     report = _report(results, experiments, options, ladders)
+    report["seconds"] = {"training": trained - started, "ladder": time.monotonic() - trained}
     _publish(report, out, as_json=options.json)
     return {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL}.get(report["verdict"], cli.EXIT_REFUSED)
 
@@ -136,11 +140,11 @@ def _jobs(asked: int | None, experiment: Experiment) -> int:
     return asked or max(1, environment.cores() // environment.thread_count(experiment))
 
 
-def _prepare(experiment: Experiment, progress: Any) -> None:
+def _prepare(experiment: Experiment, progress: Any) -> dict[str, Any]:
     """Fill the cache once, before the workers, and refuse bad data before any of them starts."""
     from parity.feed import load_data
 
-    load_data(experiment, on_progress=progress.preparing)
+    return load_data(experiment, on_progress=progress.preparing).summary()
 
 
 def _report(

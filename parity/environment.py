@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from parity.experiment import Experiment
 
+FRAMEWORKS = ("keras", "tensorflow", "torch", "jax")  # entries of an environment with a version
 _MEBIBYTE = 1 << 20
 
 
@@ -78,6 +79,26 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "pillow": version("pillow"),
         "variables": variables(experiment),
     }
+
+
+def unchanged(experiment: Experiment, recorded: dict[str, Any]) -> bool:
+    """Whether a recording's environment is this machine's: the same settings and versions."""
+    here = describe(experiment)
+    if any(recorded.get(key) != value for key, value in here.items()):
+        return False
+    return all(_version(name) == _public(recorded[name]) for name in FRAMEWORKS if name in recorded)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return _public(version(name))
+    except PackageNotFoundError:
+        return None
+
+
+def _public(version: str) -> str:
+    """Without the build, `+cpu`, which a package's metadata may leave out."""
+    return version.partition("+")[0]
 
 
 def _processor() -> str:

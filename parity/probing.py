@@ -58,7 +58,7 @@ def probe(
         batches = list(islice(_batches(feed), STEPS))
         trainer = side.Trainer(at, len(data.classes))
         prober = side.Prober(trainer)
-        images, labels = (part[:IMAGES] for part in batches[0])
+        images, labels = (part[_of_each_class(feed)] for part in batches[0])
         if result is None:
             result = Probe(
                 framework,
@@ -90,6 +90,14 @@ def probe(
                 result.keep(f"{precision}/isolated/{kind}", tensors, whole=keep_tensors)
     assert result is not None
     return result
+
+
+def _of_each_class(feed: Feed) -> np.ndarray:
+    """Places in the first batch: one image of each class as far as there is one, then others."""
+    known = feed.data.train.labels[feed.order(1)[: feed.experiment.batch_size]]
+    first = np.sort(np.unique(known, return_index=True)[1])
+    others = np.setdiff1d(np.arange(len(known)), first)
+    return np.concatenate([first, others])[: max(IMAGES, len(first))]
 
 
 def _precisions(experiment: Experiment) -> tuple[str, ...]:
@@ -166,6 +174,7 @@ def _data_semantics(feed: Feed, batches: list[Batch]) -> dict[str, Any]:
         "data": {"digest": data.digest, "classes": list(data.classes)},
         "batches": {
             "size": experiment.batch_size,
+            "steps": feed.steps,
             "first_sizes": [len(labels) for _, labels in batches],
             "schedule": order.hexdigest(),
             "probe": content.hexdigest(),

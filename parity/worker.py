@@ -63,25 +63,44 @@ class Failure:
 
 
 def run(
-    arms: Sequence[Arm], folder: Path, *, jobs: int, observe: Observer
+    arms: Sequence[Arm], folder: Path, *, jobs: int, observe: Observer, data: dict[str, Any]
 ) -> dict[str, Recording | Failure]:
     """Train every arm, at most `jobs` at a time, each into `folder/<arm id>`.
 
-    Threads per arm come from the experiment, so the numbers do not depend on `jobs`. One arm's
-    failure leaves the others alone. Interrupted, all workers are ended before the exception
-    goes on; a recording is either complete or not there.
+    What is finished there already, of this experiment on this `data` (`FaceData.summary`), in this
+    environment, is not run again; what was begun goes on at its last checkpoint. Threads per arm
+    come from the experiment, so the numbers do not depend on `jobs`. One arm's failure leaves the
+    others alone. Interrupted, all workers are ended before the exception goes on; a recording is
+    either complete or not there.
     """
-    for arm in arms:
-        (folder / arm.id / "probe.json").unlink(missing_ok=True)  # an earlier run's is not ours
-    tasks = [_task(arm, folder, "recording.json", "--no-probe") for arm in arms]
-    failed = finish(tasks, jobs=jobs, observe=observe)
     results: dict[str, Recording | Failure] = {}
+    tasks = []
     for arm in arms:
+        done = _finished(arm, folder / arm.id, data)
+        if done:
+            results[arm.id] = done
+            observe(arm.id, {"event": "done", "error": None})
+            continue
+        (folder / arm.id / "probe.json").unlink(missing_ok=True)  # an earlier run's is not ours
+        tasks.append(_task(arm, folder, "recording.json", "--no-probe"))
+    failed = finish(tasks, jobs=jobs, observe=observe)
+    for arm in (each for each in arms if each.id not in results):
         try:
             results[arm.id] = failed.get(arm.id) or Recording.read(folder / arm.id)
         except InputError as error:
             results[arm.id] = Failure(arm.id, str(error))
-    return results
+    return {arm.id: results[arm.id] for arm in arms}
+
+
+def _finished(arm: Arm, folder: Path, data: dict[str, Any]) -> Recording | None:
+    """The recording that training the arm again would give, if it is there."""
+    try:
+        found = Recording.read(folder)
+    except InputError:
+        return None
+    same = found.framework == arm.framework and found.experiment == arm.experiment
+    same = same and not found.error and found.data == data
+    return found if same and environment.unchanged(arm.experiment, found.environment) else None
 
 
 def probe(

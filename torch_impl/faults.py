@@ -283,9 +283,13 @@ def batches(change: Callable[[np.ndarray, np.ndarray], Batch]) -> type[Feed]:
 
 
 class LastDropped(Feed):
+    @property
+    def steps(self) -> int:
+        return super().steps - 1
+
     def training(self, epoch: int) -> Iterator[Batch]:
         for step, batch in enumerate(super().training(epoch), start=1):
-            if step < self.steps:
+            if step <= self.steps:
                 yield batch
 
 

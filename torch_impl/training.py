@@ -86,6 +86,24 @@ class Trainer:
         self.load(values)
         self.optimizer = make_optimizer(self.model, self.experiment)
 
+    def resume(
+        self,
+        values: Mapping[str, np.ndarray],
+        first: Mapping[str, np.ndarray],
+        second: Mapping[str, np.ndarray],
+        steps: int,
+    ) -> None:
+        """As after `steps` steps: weights and Adam's moments under canonical names."""
+        self.restart(values)
+        for spec, parameter in zip(self.specs, self.model.parameters(), strict=True):
+            state: dict[str, Tensor] = {"step": torch.tensor(float(steps))}
+            for key, moments in (("exp_avg", first), ("exp_avg_sq", second)):
+                moment = torch.from_numpy(weights.to_torch(spec, moments[spec.name]))
+                state[key] = torch.zeros_like(parameter).copy_(moment)  # in the same memory layout
+            self.optimizer.state[parameter] = state
+        if isinstance(self.optimizer, KerasAdam):
+            self.optimizer.steps = steps
+
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 

@@ -140,8 +140,9 @@ class Progress:
         """Take in what a worker reported.
 
         `event["event"]` is `start` (perhaps with `steps` per epoch), `step` (`epoch` and `step`
-        from 1, `loss`), `epoch` (`epoch` and the four metrics), `evaluate`, `probe`, `done` or
-        `failed`; the last two with an `error` where the arm did not finish. Others are ignored.
+        from 1, `loss`), `epoch` (`epoch` and the four metrics), `resume` (`epoch`), `evaluate`,
+        `probe`, `done` or `failed`; the last two with an `error` where the arm did not finish.
+        Others are ignored.
         """
         with self._lock:
             line = self._lines[arm]
@@ -205,6 +206,8 @@ def _plain(line: _Line, event: Mapping[str, Any]) -> Iterator[str]:
         left = [f"{_clock_time(line.left)} left"] if line.left else []
         speed = [_speed(line)] if line.seconds_per_step else []
         yield ", ".join([f"epoch {line.epoch}/{line.epochs}: {', '.join(metrics)}", *speed, *left])
+    elif event["event"] == "resume":
+        yield f"going on after epoch {event['epoch']}"
     elif event["event"] == "probe":
         yield "probing"
     elif event["event"] in ("done", "failed"):

@@ -291,8 +291,61 @@ def test_interrupted_all_workers_end_and_no_half_recording_stays(tmp_path: Path)
     assert process.returncode == 130
     assert "interrupted" in errors and "Traceback" not in errors
     assert not _workers_of(tmp_path)
-    assert not list(tmp_path.rglob("recording.json"))
+    assert not list(tmp_path.glob("*/recording.json"))
     assert not list(tmp_path.rglob(".*"))
+
+
+def _epochs(checkpoints: Path) -> list[int]:
+    """After which epochs there is a whole checkpoint."""
+    whole = checkpoints.glob("epoch-*/recording.json")
+    return [int(path.parent.name.removeprefix("epoch-")) for path in whole]
+
+
+@workers
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("framework", ["keras", "torch"])
+def test_killed_at_random_moments_a_training_ends_with_the_same_bytes(
+    command: Command, tmp_path: Path, framework: str
+) -> None:
+    few = ("--padding", "1", "--epochs", "4", "--synthetic-images", "120")
+    whole = command("parity.compare", *TRAIN_ONLY, *few, "--out", tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    out, arm = tmp_path / "killed", f"{framework}-p1"
+    checkpoints = out / arm / "checkpoints"
+    random = np.random.default_rng(8)
+    for epoch in (1, 2):  # each time, some way into the epoch after this one
+        process = subprocess.Popen(
+            [sys.executable, "-m", "parity.compare", *TRAIN_ONLY, *few, "--out", str(out)],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        _wait_for(lambda at=epoch: any(at <= each for each in _epochs(checkpoints)))  # type: ignore
+        time.sleep(random.uniform(0, 0.5))
+        for worker in _workers_of(out / arm):
+            os.kill(worker, signal.SIGKILL)
+        process.communicate(timeout=120)
+    last = command("parity.compare", *TRAIN_ONLY, *few, "--out", out)
+    assert last.code == 0, last.err
+    assert f"{arm}  going on after epoch" in last.err
+    assert not checkpoints.exists()
+    for name in ("keras-p1", "torch-p1"):
+        contents = [tmp_path / run / name / "tensors.safetensors" for run in ("whole", "killed")]
+        assert contents[0].read_bytes() == contents[1].read_bytes()
+        digests = {Recording.read(tmp_path / run / name).digest for run in ("whole", "killed")}
+        assert len(digests) == 1
+
+
+@workers
+def test_what_is_finished_is_not_run_again(command: Command, tmp_path: Path) -> None:
+    arguments = (*TRAIN_ONLY, "--padding", "1", "--epochs", "1", "--out", tmp_path)
+    first, again = command("parity.compare", *arguments), command("parity.compare", *arguments)
+    assert first.code == again.code == 0
+    assert "epoch 1/1" in first.err and "epoch 1/1" not in again.err
+    assert command("parity.compare", *arguments, "--seed", "9").err.count("epoch 1/1") == 2
+    (tmp_path / "keras-p1" / "tensors.safetensors").write_bytes(b"damaged")
+    assert command("parity.compare", *arguments, "--seed", "9").err.count("epoch 1/1") == 1
 
 
 @workers
