@@ -1,0 +1,69 @@
+"""The whole study as a command, on drawn faces and a network of seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Finished
+
+from parity import experiment as experiments
+from parity import reproduce
+
+Command = Callable[..., Finished]
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick profile, smaller still; workers are real processes."""
+    small = {"image_size": 190, "width": 0.07, "epochs": 1, "batch_size": 8, "synthetic_images": 40}
+    quick = {**experiments.PROFILES["quick"], **small}
+    monkeypatch.setitem(experiments.PROFILES, "quick", quick)
+
+
+@pytest.mark.workers
+def test_a_study_is_written_beside_what_was_published_and_never_run_twice(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--profile", "quick", "--only", "lr_10x,baseline", "--out", str(tmp_path)]
+    assert reproduce.main(arguments) == 0
+    assert "epoch 1/1" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["mode"] == "aligned" and len(summary["tables"]) == 5
+    verdicts = {
+        (each["rule"], each["variant"]): each["ours"]["verdict"]
+        for each in summary["judgements"]
+        if each["rule"] == "replicates"
+    }
+    assert verdicts["replicates", "baseline"] == verdicts["replicates", "lr_10x"] == "yes"
+    assert verdicts["replicates", "lr_100x"] == "not judged"
+    assert {"table3.md", "judgements.md", "figures.md"} <= {p.name for p in tmp_path.iterdir()}
+
+    first = (tmp_path / "summary.json").read_bytes()
+    assert reproduce.main(arguments) == 0
+    assert "epoch 1/1" not in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_bytes() == first
+
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# A\n\n{reproduce.README_HEADING}\n\nold\n\n## Next\n\nkept\n")
+    assert reproduce.main(["--readme", str(readme), "--out", str(tmp_path)]) == 0
+    text = readme.read_text()
+    assert "old" not in text and "## Next\n\nkept" in text and "Final numbers" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "lr_1x"], "Did you mean"),
+        (["--data", "no/such/folder"], "no/such/folder"),
+        (["--readme", "no/such/README.md"], "no/such/README.md"),
+        (["--jobs", "-1"], "--jobs"),
+    ],
+)
+def test_bad_requests_are_explained(
+    command: Command, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = command("parity.reproduce", *arguments, "--out", tmp_path)
+    assert done.code == 2 and words in done.err and "Traceback" not in done.err
