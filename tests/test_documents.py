@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -43,3 +44,23 @@ def test_no_dataset_image_is_tracked() -> None:
     if done.returncode == 0:
         tracked = done.stdout.split()
         assert not [name for name in tracked if name.endswith((".jpg", ".jpeg"))]
+
+
+def test_the_proof_in_the_readme_is_that_of_the_kept_run() -> None:
+    kept = ROOT / "results" / "float64-paper"
+    left, right = (
+        json.loads((kept / side / "recording.json").read_text()) for side in ("keras", "torch")
+    )
+    losses = [side["steps"]["loss"] for side in (left, right)]
+    apart = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    assert len(losses[0]) == 170 and apart < 1e-10
+    ladder = json.loads((kept / "ladder.json").read_text())
+    final = [t["absolute"] for t in ladder["tensors"] if t["name"].startswith("final ")]
+    assert len(final) == 16 and max(final) < 1e-8
+    assert {level["verdict"] for level in ladder["ladder"] if level["precision"] == "float64"} == {
+        "pass"
+    }
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"differ by at most {apart:.0e} at any step" in text
+    said = re.search(r"their final weights by at most (\S+);", text)
+    assert said and max(final) <= float(said[1]) < max(final) * 1.5
