@@ -109,6 +109,8 @@ def record(
         if recording.error:
             break
         validation = evaluate_split(trainer, feed, data.validation)
+        if experiment.epoch_loss == "batches":
+            validation["loss"] = _mean_of_batches(trainer, feed, data.validation)
         if not math.isfinite(validation["loss"]):
             recording.error = f"the validation loss became {validation['loss']} in epoch {epoch}"
             break
@@ -154,8 +156,10 @@ def _train_epoch(
         report({"event": "step", "epoch": epoch, "step": step, "loss": loss})
     recording.steps["loss"] += losses
     recording.steps["accuracy"] += accuracies
-    # Means over samples: the short last batch counts by its size.
-    recording.history["loss"].append(float(np.average(losses, weights=sizes)))
+    # Means over samples: the short last batch counts by its size. The published PyTorch loop
+    # averaged batches.
+    counts = None if recording.experiment.epoch_loss == "batches" else sizes
+    recording.history["loss"].append(float(np.average(losses, weights=counts)))
     recording.history["accuracy"].append(float(np.average(accuracies, weights=sizes)))
     return None
 
@@ -165,6 +169,13 @@ def evaluate_split(trainer: Trainer, feed: Feed, subset: Subset) -> dict[str, An
     parts = [(trainer.predict_batch(images), labels) for images, labels in feed.evaluation(subset)]
     logits, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
     return evaluate(logits, labels)
+
+
+def _mean_of_batches(trainer: Trainer, feed: Feed, subset: Subset) -> float:
+    """The loss as the mean of its batches' means."""
+    batches = feed.evaluation(subset)
+    means = [evaluate(trainer.predict_batch(images), labels)["loss"] for images, labels in batches]
+    return float(np.mean(means))
 
 
 def main(

@@ -58,6 +58,24 @@ class Experiment:
     keras_backend: str = _option(
         "tensorflow", "what Keras computes with", choices=("tensorflow", "jax", "torch")
     )
+    epoch_loss: str = _option(
+        "samples",
+        "mean of an epoch's loss: over samples, or of batch means, the short last one like others",
+        choices=("samples", "batches"),
+    )
+    batch_order: str = _option(
+        "shared", "order of samples: the same on both sides, or another", choices=("shared", "own")
+    )
+    head_units: int | None = _option(None, "hidden units, instead of the variant's", minimum=1)
+    divisor: int = _option(256, "what training pixels are divided by", choices=(255, 256))
+    normalise: str = _option(
+        "none",
+        "imagenet: subtract its mean and divide by its deviation, in training alone",
+        choices=("none", "imagenet"),
+    )
+    augmentation: str = _option(
+        "anew", "of image_transforms: drawn anew each epoch, or once", choices=("anew", "once")
+    )
     data: str = _option("synthetic", "synthetic, a folder, a zip, or kaggle:owner/name")
     ood: str | None = _option(None, "a second data set, to test only (out of distribution)")
     synthetic_images: int = _option(1289, "how many images --data synthetic draws", minimum=1)
@@ -93,7 +111,8 @@ class Experiment:
     @property
     def hidden_units(self) -> int:
         """Units of the hidden dense layer, the width factor applied."""
-        return self._scaled(SEVENTH_BLOCK_HEAD_UNITS if self.seventh_block else HEAD_UNITS)
+        default = SEVENTH_BLOCK_HEAD_UNITS if self.seventh_block else HEAD_UNITS
+        return self._scaled(self.head_units or default)
 
     @property
     def block_paddings(self) -> tuple[int, ...]:

@@ -12,6 +12,9 @@ from parity.experiment import Experiment
 from shared_data.augment import apply, draw
 from shared_data.batches import FaceData, Subset, batches, epoch_order, load
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # R, G, B; torchvision's documentation of its models
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+OTHER_SEED = 1_000_003  # added to the seed for an order of one's own
 Batch = tuple[np.ndarray, np.ndarray]  # images NHWC, labels int64 (batch,)
 
 
@@ -28,19 +31,31 @@ class Feed:
 
     def order(self, epoch: int) -> np.ndarray:
         """Positions of the training images in the order of one epoch, int64 (images,)."""
-        return epoch_order(len(self.data.train), self.experiment.seed, epoch)
+        seed, own = self.experiment.seed, self.experiment.batch_order == "own"
+        return epoch_order(len(self.data.train), seed + OTHER_SEED * own, epoch)
 
     def training(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, augmented if the experiment says so."""
+        """The batches of one epoch, augmented and normalised if the experiment says so."""
+        experiment = self.experiment
+        drawn = 1 if experiment.augmentation == "once" else epoch
 
         def augment(positions: np.ndarray, images: np.ndarray) -> np.ndarray:
             for position, image in zip(positions, images, strict=True):
-                image[:] = apply(image, draw(self.experiment.seed, epoch, int(position)))
+                image[:] = apply(image, draw(experiment.seed, drawn, int(position)))
             return images
 
-        transform = augment if self.experiment.augment else None
-        size, precision = self.experiment.batch_size, self.experiment.precision
-        return batches(self.data.train, self.order(epoch), size, precision, transform)
+        for images, labels in batches(
+            self.data.train,
+            self.order(epoch),
+            experiment.batch_size,
+            experiment.precision,
+            augment if experiment.augment else None,
+            divisor=experiment.divisor,
+        ):
+            if experiment.normalise == "imagenet":
+                images -= np.array(IMAGENET_MEAN, images.dtype)
+                images /= np.array(IMAGENET_DEVIATION, images.dtype)
+            yield images, labels
 
     def evaluation(self, subset: Subset) -> Iterator[Batch]:
         """All of a subset in its own order."""

@@ -180,4 +180,5 @@ def _data_semantics(feed: Feed, batches: list[Batch]) -> dict[str, Any]:
             "probe": content.hexdigest(),
         },
         "initialiser": experiment.init,
+        "epoch loss": experiment.epoch_loss,
     }

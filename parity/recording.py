@@ -55,15 +55,7 @@ class Recording:
     @property
     def digest(self) -> str:
         """sha256 over all that must repeat when the experiment does."""
-        parts = self._facts()
-        for name in ("environment", "timings", "peak_memory_bytes"):
-            del parts[name]
-        sha = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-        for name in sorted(self.tensors):
-            tensor = self.tensors[name]
-            sha.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-            sha.update(np.ascontiguousarray(tensor).data)
-        return sha.hexdigest()
+        return _digest(self._facts(), self.tensors)
 
     def write(self, folder: Path) -> None:
         """Write both files; `recording.json` last, so that where it stands, all of it stands."""
@@ -86,18 +78,29 @@ class Recording:
             raise InputError(f"{folder}/recording.json is not of schema {SCHEMA}: record it again")
         digest = facts.pop("digest")
         facts.pop("arm")
-        facts["experiment"] = Experiment.from_dict(facts["experiment"])
-        recording = cls(**facts, tensors=tensors)
-        if recording.digest != digest:
+        found = _digest(facts, tensors)  # of what is written: an experiment may have got new fields
+        if found != digest:
             raise InputError(
-                f"{folder} is damaged: its content has digest {recording.digest[:12]}, but "
+                f"{folder} is damaged: its content has digest {found[:12]}, but "
                 f"{digest[:12]} is written in it. Record it again."
             )
-        return recording
+        facts["experiment"] = Experiment.from_dict(facts["experiment"])
+        return cls(**facts, tensors=tensors)
 
     def _facts(self) -> dict[str, Any]:
         facts = {key: value for key, value in vars(self).items() if key != "tensors"}
         return {**facts, "experiment": asdict(self.experiment)}
+
+
+def _digest(facts: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    left_out = ("environment", "timings", "peak_memory_bytes")
+    parts = {name: value for name, value in facts.items() if name not in left_out}
+    sha = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        sha.update(np.ascontiguousarray(tensor).data)
+    return sha.hexdigest()
 
 
 def arm_id(framework: str, experiment: Experiment) -> str:

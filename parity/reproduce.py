@@ -1,7 +1,8 @@
 """`python -m parity.reproduce`: the whole study, beside what was published.
 
-The study as it was meant: both frameworks with the same padding, weights, batches and optimizer.
-Every arm is kept and none is run twice, so that an interrupted study goes on where it was.
+`aligned` is the study as it was meant: both frameworks with the same padding, weights, batches and
+optimizer. `as_published` has every difference of the two notebooks (`parity.differences`). Every
+arm is kept and none is run twice, so that an interrupted study goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from parity import cli, environment, published, worker
+from parity.differences import switched_on
 from parity.experiment import PROFILES, Experiment, unknown
 from parity.recording import Recording
 from parity.worker import FRAMEWORKS, Arm, Failure
 from shared_data.errors import InputError
 
-MODE = "aligned"
+MODES = ("aligned", "as_published")
 EXAMPLES = """examples:
   python -m parity.reproduce --data faces/ --ood other-faces/ --out results/paper
   python -m parity.reproduce --data faces/ --only baseline,lr_10x
+  python -m parity.reproduce --mode as_published --data faces/ --out results/as-published
   python -m parity.reproduce --profile quick --out runs/quick-study
   python -m parity.reproduce --readme README.md --out results/paper
 
@@ -52,6 +55,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--profile", default="paper", help=f"{', '.join(PROFILES)} (default %(default)s)"
     )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default=MODES[0],
+        help="aligned: same everything; as_published: with all differences of the notebooks",
+    )
     parser.add_argument("--only", metavar="NAMES", help="variants, e.g. baseline,lr_10x")
     parser.add_argument("--epochs", type=int, help="passes over the training images")
     parser.add_argument("--seed", type=int, default=8, help="default %(default)s, the study's")
@@ -82,7 +91,7 @@ def reproduce(options: argparse.Namespace) -> int:
     with Progress(names, first.epochs) as progress:
         for variant, experiment in experiments.items():
             data = _prepare(experiment, progress)
-            arms = [Arm(side, experiment) for side in FRAMEWORKS]
+            arms = [Arm(side, _own(experiment, side, options.mode)) for side in FRAMEWORKS]
             shown = {arm.id: f"{variant} {arm.framework}" for arm in arms}
 
             def observe(arm: str, event: dict[str, Any], shown: dict[str, str] = shown) -> None:
@@ -98,7 +107,7 @@ def reproduce(options: argparse.Namespace) -> int:
                     study[variant][result.framework] = result
     from parity.study import render
 
-    render.write(study, out, MODE)
+    render.write(study, out, options.mode)
     print(f"tables, figures and judgements: {out}/")
     for name, why in failures.items():
         print(f"error: {name}: {why}", file=sys.stderr)
@@ -132,6 +141,10 @@ def _experiment(variant: str, options: argparse.Namespace) -> Experiment:
     more = {} if options.epochs is None else {"epochs": options.epochs}
     given = {"data": options.data, "ood": options.ood, "seed": options.seed, **more}
     return Experiment.of(variant, options.profile, padding=0, **given)
+
+
+def _own(experiment: Experiment, framework: str, mode: str) -> Experiment:
+    return experiment if mode == MODES[0] else switched_on(experiment, framework)
 
 
 def _prepare(experiment: Experiment, progress: Any) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Finished
 
 from parity import experiment as experiments
 from parity import reproduce
+from parity.recording import Recording
 
 Command = Callable[..., Finished]
 
@@ -67,3 +69,19 @@ def test_bad_requests_are_explained(
 ) -> None:
     done = command("parity.reproduce", *arguments, "--out", tmp_path)
     assert done.code == 2 and words in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.workers
+def test_as_published_each_side_has_its_notebooks_way(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--profile", "quick", "--only", "image_transforms", "--mode", "as_published"]
+    assert reproduce.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["mode"] == "as_published"
+    arms = tmp_path / "arms" / "image_transforms"
+    keras, torch = (Recording.read(arms / name) for name in ("keras-p0", "torch-p1"))
+    assert (keras.experiment.normalise, torch.experiment.normalise) == ("none", "imagenet")
+    assert keras.parameters < torch.parameters
+    # The mean of batch means: the losses of 4 batches of 8 images are its only ingredients.
+    assert torch.history["loss"][0] == pytest.approx(np.mean(torch.steps["loss"]), rel=1e-14)
+    assert torch.history["val_loss"][0] == pytest.approx(torch.evaluation["validation"]["loss"])
