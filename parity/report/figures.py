@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from parity.recording import write_atomically
+from parity.report.plotting import FAINT, STYLE, dress, save, scale
 
 # Two hues that colour-blind readers tell apart, each pale for the broad Keras line and dark for the
 # thin PyTorch line on it. All four stay visible where they coincide: the validation line is the
@@ -27,8 +25,6 @@ BREADTH = {"training": 9, "validation": 4.5}  # points
 DASHES = {"training": (0, (4, 4)), "validation": (4, (4, 4))}
 PREFIX = {"training": "", "validation": "val_"}
 MEASURES = {"loss": "loss (nats)", "accuracy": "accuracy"}
-INK, FAINT, GRID = "#333333", "#707070", "#e6e6e6"
-LOG_FROM = 5.0  # an untrained network has 0.7; beyond this a linear axis flattens all the rest
 MARKED_EPOCHS = 20  # more than this many markers hide the line
 
 
@@ -40,20 +36,11 @@ def curves(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """
     if not any(arm["history"]["loss"] for arm in report["arms"]):
         return []
-    style: dict[Any, Any] = {
-        "svg.hashsalt": "parity",  # else the ids inside the SVG differ from run to run
-        "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
-        "font.size": 10,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         figure = draw(report)
         return [
-            _save(figure, folder / "curves.png", dpi=150),
-            _save(figure, folder / "curves.svg", metadata={"Date": None}),
+            save(figure, folder / "curves.png", dpi=150),
+            save(figure, folder / "curves.svg", metadata={"Date": None}),
         ]
 
 
@@ -72,9 +59,11 @@ def draw(report: Mapping[str, Any]) -> Figure:
             apart = _apart(report, padding, measure)
             axes.set_title(apart, loc="right", fontsize=8.5, color=FAINT)
     for measure, column in zip(MEASURES, panels.T, strict=True):
-        scale = _scale(column[0], report["arms"], measure)  # the axis is shared by all rows
+        names = [prefix + measure for prefix in PREFIX.values()]
+        drawn = [value for arm in report["arms"] for name in names for value in _values(arm, name)]
+        label = MEASURES[measure] + scale(column[0], measure, drawn)  # one axis for all rows
         for axes in column:
-            axes.set_ylabel(MEASURES[measure] + scale)
+            axes.set_ylabel(label)
         column[-1].set_xlabel("epoch")
     experiment = report["experiment"]
     figure.suptitle(
@@ -97,27 +86,7 @@ def _panel(axes: Axes, arms: Sequence[Mapping[str, Any]], measure: str) -> None:
             values = _values(arm, prefix + measure)
             epochs = range(1, len(values) + 1)
             axes.plot(epochs, values, **_line(arm["framework"], part, len(values)))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-
-
-def _scale(axes: Axes, arms: Sequence[Mapping[str, Any]], measure: str) -> str:
-    """Limits that leave room for the broad lines. Returns what the label must say of the scale."""
-    names = [prefix + measure for prefix in PREFIX.values()]
-    values = [value for arm in arms for name in names for value in _values(arm, name)]
-    finite = [value for value in values if math.isfinite(value)]
-    if measure == "accuracy":
-        axes.set_ylim(min(finite, default=0.0) - 0.04, 1.03)
-    elif max(finite, default=0.0) > LOG_FROM:
-        axes.set_yscale("log")
-        return ", logarithmic"
-    else:
-        top = max(finite, default=0.0) or 1.0
-        axes.set_ylim(-0.04 * top, 1.07 * top)
-    return ""
+    dress(axes)
 
 
 def _values(arm: Mapping[str, Any], metric: str) -> list[float]:
@@ -173,10 +142,3 @@ def _legend() -> list[Line2D]:
             Line2D([], [], label=f"PyTorch, {part}", **dashed),
         ]
     return samples
-
-
-def _save(figure: Figure, path: Path, **options: Any) -> Path:
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:], **options)
-    write_atomically(path, content.getvalue())
-    return path

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from parity.recording import write_atomically
-from parity.report.figures import FAINT, GRID, INK, LOG_FROM, MARKED_EPOCHS, MEASURES, PREFIX
+from parity.report.figures import MARKED_EPOCHS, MEASURES, PREFIX
+from parity.report.plotting import FAINT, STYLE, dress, save, scale
 from parity.study.arms import Arm, Study, arm_of, published_study, title
 
 Model = tuple[str, str]  # variant, framework
@@ -55,15 +52,6 @@ FIGURES: dict[str, tuple[Model, ...]] = {
 # dark and thin for ours upon it.
 PALE = ("#c3def3", "#fddcae")
 DARK = ("#08457e", "#a63c00")
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "parity",  # else the ids inside the SVG differ from run to run
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 TOP, BOTTOM, PANEL, GAP = 0.75, 1.1, 2.5, 0.45  # inches; fixed margins draw faster than a layout
 
 
@@ -77,8 +65,8 @@ def write_figure(letter: str, study: Study, folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure = draw(letter, study, published_study())
         return [
-            _save(figure, folder / f"{letter}.png", dpi=110, metadata={"Software": None}),
-            _save(figure, folder / f"{letter}.svg", metadata={"Date": None, "Creator": None}),
+            save(figure, folder / f"{letter}.png", dpi=110, metadata={"Software": None}),
+            save(figure, folder / f"{letter}.svg", metadata={"Date": None, "Creator": None}),
         ]
 
 
@@ -127,9 +115,10 @@ def draw(letter: str, study: Study, published: Study) -> Figure:
                 drawn += values
             if len(models) > 1:
                 axes.set_title(parts[0], loc="left", fontsize=10)
-        label = MEASURES[measure] + _scale(column[0], measure, drawn)  # one scale for both rows
+        label = MEASURES[measure] + scale(column[0], measure, drawn)  # one scale for both rows
         for axes in column:
-            _dress(axes, label)
+            axes.set_ylabel(label)
+            dress(axes)
         column[-1].set_xlabel("epoch")
     x, above = 0.014, 1 - 0.3 / height
     figure.text(x, above, f"{letter}   {heading(letter)}", fontsize=13, weight="bold", va="center")
@@ -173,42 +162,9 @@ def _ours(hue: int, epochs: int) -> dict[str, Any]:
     return {"color": DARK[hue], "linewidth": 1.6, "marker": dot, "markersize": 3.5}
 
 
-def _scale(axes: Axes, measure: str, values: Sequence[float]) -> str:
-    """Limits that leave room for the broad lines. Returns what the label must say of the scale.
-
-    Losses far beyond an untrained network's go on a logarithm.
-    """
-    finite = [value for value in values if math.isfinite(value)]
-    if measure == "accuracy":
-        axes.set_ylim(min(finite, default=0.0) - 0.04, 1.03)
-    elif max(finite, default=0.0) > LOG_FROM:
-        axes.set_yscale("log")
-        return ", logarithmic"
-    else:
-        top = max(finite, default=0.0) or 1.0
-        axes.set_ylim(-0.04 * top, 1.07 * top)
-    return ""
-
-
-def _dress(axes: Axes, label: str) -> None:
-    axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-
-
 def _legend(hues: int) -> list[Any]:
     """A sample per hue: our line upon the published one, pairs that matplotlib's types lack."""
     return [
         (Line2D([], [], **_published(hue, 2)), Line2D([], [], **_ours(hue, 1)))
         for hue in range(hues)
     ]
-
-
-def _save(figure: Figure, path: Path, **options: Any) -> Path:
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:], **options)
-    write_atomically(path, content.getvalue())
-    return path

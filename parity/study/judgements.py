@@ -162,7 +162,7 @@ def generalises(study: Study, variant: str, framework: str) -> Judgement:
 
 def interval(correct: int, images: int) -> tuple[float, float]:
     """The exact (Clopper-Pearson) confidence interval of a fraction `correct / images`."""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]  # slow to import
+    from scipy.stats import binomtest  # slow to import
 
     found = binomtest(correct, images).proportion_ci(CONFIDENCE, method="exact")
     return float(found.low), float(found.high)
