@@ -205,7 +205,10 @@ def _level(result: Mapping[str, Any] | None) -> Text:
         return Text("-")
     text = Text(result["verdict"], style=COLOURS[result["verdict"]])
     measured = result["measured"]
-    return text if measured is None else text.append(f"  {measured:.0e}", "not bold")
+    if measured is None:
+        return text
+    counted = result["level"] == "structure" or not measured
+    return text.append(f"  {measured:g}" if counted else f"  {measured:.0e}", "not bold")
 
 
 def _ladder_legend() -> Text:
