@@ -159,7 +159,14 @@ def _published(hue: int, epochs: int) -> dict[str, Any]:
 
 def _ours(hue: int, epochs: int) -> dict[str, Any]:
     dot = "o" if epochs <= MARKED_EPOCHS else ""
-    return {"color": DARK[hue], "linewidth": 1.6, "marker": dot, "markersize": 3.5}
+    dashes = ("-", (0, (3, 3)))[hue]  # where twins coincide, the first shows through the second
+    return {
+        "color": DARK[hue],
+        "linewidth": 1.6,
+        "linestyle": dashes,
+        "marker": dot,
+        "markersize": (4.5, 2.5)[hue],
+    }
 
 
 def _legend(hues: int) -> list[Any]:
