@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -192,6 +193,8 @@ def main(
     module = module or (f"{framework}_impl.record",)
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(framework, module).parse_args(arguments)
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no half-written file stays
 
     def report(event: dict[str, Any]) -> None:
         if options.events:

@@ -38,12 +38,9 @@ def test_a_faithful_pair_passes_and_all_files_are_there(small_run: tuple[Finishe
     assert {"report.json", "curves.png", "curves.svg", *ARMS} <= {p.name for p in out.iterdir()}
     for arm in ARMS:
         files = {path.name for path in (out / arm).iterdir()}
-        assert files == {
-            "experiment.json",
-            "recording.json",
-            "tensors.safetensors",
-            "recording.log",
-        }
+        recorded = {"recording.json", "tensors.safetensors", "recording.log"}
+        probed = {"probe.json", "probe.safetensors", "probe.log"}
+        assert files == {"experiment.json", *recorded, *probed}
 
 
 @workers
@@ -303,17 +300,15 @@ def _epochs(checkpoints: Path) -> list[int]:
 
 @workers
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("framework", ["keras", "torch"])
 def test_killed_at_random_moments_a_training_ends_with_the_same_bytes(
-    command: Command, tmp_path: Path, framework: str
+    command: Command, tmp_path: Path
 ) -> None:
     few = ("--padding", "1", "--epochs", "4", "--synthetic-images", "120")
     whole = command("parity.compare", *TRAIN_ONLY, *few, "--out", tmp_path / "whole")
     assert whole.code == 0, whole.err
-    out, arm = tmp_path / "killed", f"{framework}-p1"
-    checkpoints = out / arm / "checkpoints"
+    out, said = tmp_path / "killed", ""
     random = np.random.default_rng(8)
-    for epoch in (1, 2):  # each time, some way into the epoch after this one
+    for arm, epoch in (("keras-p1", 1), ("torch-p1", 1), ("keras-p1", 2)):
         process = subprocess.Popen(
             [sys.executable, "-m", "parity.compare", *TRAIN_ONLY, *few, "--out", str(out)],
             stderr=subprocess.PIPE,
@@ -321,16 +316,23 @@ def test_killed_at_random_moments_a_training_ends_with_the_same_bytes(
             text=True,
             cwd=ROOT,
         )
-        _wait_for(lambda at=epoch: any(at <= each for each in _epochs(checkpoints)))  # type: ignore
-        time.sleep(random.uniform(0, 0.5))
-        for worker in _workers_of(out / arm):
-            os.kill(worker, signal.SIGKILL)
-        process.communicate(timeout=120)
+        checkpoints = out / arm / "checkpoints"
+        _wait_for(
+            lambda at=epoch, of=checkpoints, it=process: (  # type: ignore[misc]
+                any(at <= each for each in _epochs(of)) or it.poll() is not None
+            )
+        )
+        time.sleep(random.uniform(0, 0.5))  # some way into the epoch after that one
+        for each in ARMS:  # both sides, wherever the other one is
+            for worker in _workers_of(out / each):
+                os.kill(worker, signal.SIGKILL)
+        said += process.communicate(timeout=120)[1]
     last = command("parity.compare", *TRAIN_ONLY, *few, "--out", out)
     assert last.code == 0, last.err
-    assert f"{arm}  going on after epoch" in last.err
-    assert not checkpoints.exists()
+    said += last.err
     for name in ("keras-p1", "torch-p1"):
+        assert f"{name}  going on after epoch" in said
+        assert not (out / name / "checkpoints").exists()
         contents = [tmp_path / run / name / "tensors.safetensors" for run in ("whole", "killed")]
         assert contents[0].read_bytes() == contents[1].read_bytes()
         digests = {Recording.read(tmp_path / run / name).digest for run in ("whole", "killed")}
