@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from parity import environment
 from parity.experiment import PROFILES, VARIANTS, Experiment
 from shared_data.errors import InputError
 
@@ -58,6 +59,23 @@ def experiments(options: argparse.Namespace) -> list[Experiment]:
     return [
         Experiment.of(variant, options.profile, padding=padding, **given) for padding in paddings
     ]
+
+
+def jobs(asked: int | None, experiment: Experiment) -> int:
+    """How many arms to run at a time: by default as many as the cores have threads for."""
+    if asked is not None and asked < 1:
+        raise InputError(f"--jobs: expected at least 1, got {asked}")
+    return asked or max(1, environment.cores() // environment.thread_count(experiment))
+
+
+def prepare(experiment: Experiment, on_progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Fill the cache once, before the workers, and refuse bad data before any of them starts.
+
+    Returns the data's summary.
+    """
+    from parity.feed import load_data  # after the flags: --help stays quick
+
+    return load_data(experiment, on_progress=on_progress).summary()
 
 
 def writable(folder: Path) -> Path:

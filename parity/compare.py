@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity import cli, environment, worker
+from parity import cli, worker
 from parity.criterion import TOLERANCE, pairs
 from parity.experiment import Experiment
 from parity.probe import Probe
@@ -77,9 +77,9 @@ def compare(options: argparse.Namespace) -> int:
 
     from parity.report.live import Progress
 
-    jobs = _jobs(options.jobs, experiments[0])
+    jobs = cli.jobs(options.jobs, experiments[0])
     with Progress([arm.id for arm in arms], experiments[0].epochs) as progress:
-        data = _prepare(experiments[0], progress)
+        data = cli.prepare(experiments[0], progress.preparing)
         started = time.monotonic()
         results = worker.run(arms, out, jobs=jobs, observe=progress.event, data=data)
         trained = time.monotonic()
@@ -132,19 +132,6 @@ def comparison_id(experiments: list[Experiment]) -> str:
     """Names a comparison by its experiments: the same request has the same id everywhere."""
     digest = hashlib.sha256(" ".join(each.id for each in experiments).encode()).hexdigest()[:10]
     return f"{experiments[0].variant}-s{experiments[0].seed}-{digest}"
-
-
-def _jobs(asked: int | None, experiment: Experiment) -> int:
-    if asked is not None and asked < 1:
-        raise InputError(f"--jobs: expected at least 1, got {asked}")
-    return asked or max(1, environment.cores() // environment.thread_count(experiment))
-
-
-def _prepare(experiment: Experiment, progress: Any) -> dict[str, Any]:
-    """Fill the cache once, before the workers, and refuse bad data before any of them starts."""
-    from parity.feed import load_data
-
-    return load_data(experiment, on_progress=progress.preparing).summary()
 
 
 def _report(

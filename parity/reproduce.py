@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parity import cli, environment, published, worker
+from parity import cli, published, worker
 from parity.differences import switched_on
 from parity.experiment import PROFILES, Experiment, unknown
 from parity.recording import Recording
@@ -82,15 +82,13 @@ def reproduce(options: argparse.Namespace) -> int:
     from parity.report.live import Progress
 
     first = next(iter(experiments.values()))
-    jobs = options.jobs or max(1, environment.cores() // environment.thread_count(first))
-    if jobs < 1:
-        raise InputError(f"--jobs: expected at least 1, got {jobs}")
+    jobs = cli.jobs(options.jobs, first)
     names = [f"{variant} {side}" for variant in experiments for side in FRAMEWORKS]
     study: dict[str, dict[str, Recording]] = {}
     failures: dict[str, str] = {}
     with Progress(names, first.epochs) as progress:
         for variant, experiment in experiments.items():
-            data = _prepare(experiment, progress)
+            data = cli.prepare(experiment, progress.preparing)
             arms = [Arm(side, _own(experiment, side, options.mode)) for side in FRAMEWORKS]
             shown = {arm.id: f"{variant} {arm.framework}" for arm in arms}
 
@@ -145,12 +143,6 @@ def _experiment(variant: str, options: argparse.Namespace) -> Experiment:
 
 def _own(experiment: Experiment, framework: str, mode: str) -> Experiment:
     return experiment if mode == MODES[0] else switched_on(experiment, framework)
-
-
-def _prepare(experiment: Experiment, progress: Any) -> dict[str, Any]:
-    from parity.feed import load_data
-
-    return load_data(experiment, on_progress=progress.preparing).summary()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def test_a_study_is_written_beside_what_was_published_and_never_run_twice(
         (["--data", "no/such/folder"], "no/such/folder"),
         (["--readme", "no/such/README.md"], "no/such/README.md"),
         (["--jobs", "-1"], "--jobs"),
+        (["--jobs", "0"], "--jobs"),
     ],
 )
 def test_bad_requests_are_explained(
