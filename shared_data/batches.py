@@ -40,7 +40,8 @@ class FaceData:
     """A data set cleaned and split, and perhaps a second one that models never train on.
 
     `duplicates` are pairs (file left out, first file with the same hash in the same class).
-    `ood` is the balanced out-of-distribution set, None where none was given.
+    `ood` is the balanced out-of-distribution set, None where none was given; `ood_images` counts
+    its files per class before duplicates were left out.
     """
 
     source: str
@@ -56,6 +57,7 @@ class FaceData:
     ood_source: str | None = None
     ood_digest: str | None = None
     ood_duplicates: tuple[tuple[str, str], ...] = ()
+    ood_images: dict[str, int] | None = None
 
     def summary(self) -> dict[str, Any]:
         """Describe the data in types that JSON knows: origin, digest, duplicates, counts."""
@@ -77,6 +79,7 @@ class FaceData:
             else {
                 "source": self.ood_source,
                 "digest": self.ood_digest,
+                "images": self.ood_images,
                 "duplicates": [list(pair) for pair in self.ood_duplicates],
             },
         }
@@ -153,6 +156,7 @@ def load(
         ood_source=ood,
         ood_digest=other.digest,
         ood_duplicates=ood_duplicates,
+        ood_images=class_counts(other.labels, other.classes),
     )
 
 

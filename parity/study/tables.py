@@ -130,12 +130,15 @@ def _main_counts(data: Mapping[str, Any]) -> dict[str, Counts]:
 
 
 def _ood_counts(data: Mapping[str, Any]) -> dict[str, Counts]:
-    """Images per class in each row of Table 2; what balancing left out is known by `images`."""
+    """Images per class in each row of Table 2."""
     test, described = data["splits"].get("ood"), data.get("ood")
     if not test or not described:
         return {}
-    rows = {"duplicates": _per_class(described["duplicates"], test), "test": test}
-    return {**rows, "original": described["images"]} if "images" in described else rows
+    return {
+        "duplicates": _per_class(described["duplicates"], test),
+        "test": test,
+        "original": described["images"],
+    }
 
 
 def _per_class(duplicates: Sequence[Sequence[str]], classes: Counts) -> dict[str, int]:

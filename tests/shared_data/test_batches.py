@@ -97,7 +97,12 @@ def test_the_summary_is_json_and_counts_every_split(faces: Path) -> None:
     assert json.loads(json.dumps(summary)) == summary
     splits = summary["splits"]
     assert [sum(splits[name].values()) for name in ("train", "test", "validation")] == [19, 2, 3]
-    assert summary["ood"] == {"source": str(faces), "digest": summary["digest"], "duplicates": []}
+    assert summary["ood"] == {
+        "source": str(faces),
+        "digest": summary["digest"],
+        "images": {"fake": 12, "real": 12},
+        "duplicates": [],
+    }
     assert loaded(faces).summary()["ood"] is None
 
 
@@ -108,6 +113,7 @@ def test_duplicates_of_the_out_of_distribution_set_do_not_count(
     (other / "real" / "real_1b.png").write_bytes((other / "real" / "real_1.png").read_bytes())
     data = loaded(faces, ood=str(other))
     assert data.ood_duplicates == (("real/real_1b.png", "real/real_1.png"),)
+    assert data.ood_images == {"fake": 3, "real": 4}
     assert data.ood is not None
     # in row order: real_1, (real_1b), real_2, real_3, fake_1 ...
     assert data.ood.rows.tolist() == [0, 2, 3, 4, 5, 6]
