@@ -86,7 +86,8 @@ def reproduce(options: argparse.Namespace) -> int:
     names = [f"{variant} {side}" for variant in experiments for side in FRAMEWORKS]
     study: dict[str, dict[str, Recording]] = {}
     failures: dict[str, str] = {}
-    with Progress(names, first.epochs) as progress:
+    at_a_time = min(jobs, len(FRAMEWORKS))  # one variant's arms: variants run one by one
+    with Progress(names, first.epochs, jobs=at_a_time) as progress:
         for variant, experiment in experiments.items():
             data = cli.prepare(experiment, progress.preparing)
             arms = [Arm(side, _own(experiment, side, options.mode)) for side in FRAMEWORKS]

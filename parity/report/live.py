@@ -1,4 +1,7 @@
-"""The live display: one line per arm on a terminal, plain lines elsewhere; standard error only."""
+"""The live display: a summary and a line per arm on a terminal, plain lines elsewhere.
+
+It goes to standard error only.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from threading import RLock
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -18,6 +21,7 @@ from rich.text import Text
 
 from shared_data.errors import printable
 
+MOST_LINES = 12  # more arms than this do not fit a terminal beside what else stands there
 Clock = Callable[[], float]
 
 
@@ -29,6 +33,7 @@ class _Line:
     clock: Clock
     steps: int = 0  # per epoch; 0 = not known yet
     state: str = "waiting"
+    trained: bool = False  # done once, perhaps before this run; a probe may follow
     epoch: int = 0
     step: int = 0
     loss: float | None = None
@@ -60,6 +65,15 @@ class _Line:
         return None if rate is None else rate * max(0, self.total - self.done)
 
     @property
+    def failed(self) -> bool:
+        return self.state.startswith("failed")
+
+    @property
+    def active(self) -> bool:
+        """Whether a worker is at it right now."""
+        return self.state in ("training", "evaluating", "probing")
+
+    @property
     def elapsed(self) -> float:
         if self.started is None:
             return 0.0
@@ -76,15 +90,22 @@ class _Line:
             self.first = self.first or self.latest
         elif kind == "epoch":
             self.epoch, self.step, self.loss = event["epoch"], self.steps, event["loss"]
+        elif kind == "resume":
+            self.epoch, self.step = event["epoch"], self.steps
         elif kind in ("evaluate", "probe"):
             self.state, self.ended = {"evaluate": "evaluating", "probe": "probing"}[kind], None
         elif kind in ("done", "failed"):
             self.ended = self.clock()
             self.state = f"failed: {_first_line(event['error'])}" if event.get("error") else "done"
+            self.trained = self.trained or not self.failed
 
 
 class Progress:
     """Shows where each arm stands; a context manager, its methods may be called from any thread.
+
+    Of several arms a summary says how many are done, running and waiting, and about how long all
+    of them still take: on a terminal above the arms, elsewhere whenever the training of one ends.
+    Of more than `MOST_LINES` arms a terminal shows the running and failed ones alone below it.
 
     Args:
         arms: ids, in the order of display.
@@ -93,6 +114,7 @@ class Progress:
         console: standard error by default. Where it is no terminal, plain lines are printed: the
             start, each epoch and the end of each arm.
         clock: seconds that never go backwards.
+        jobs: how many arms run at a time, for the time left.
     """
 
     def __init__(
@@ -102,16 +124,18 @@ class Progress:
         steps_per_epoch: int = 0,
         console: Console | None = None,
         clock: Clock = time.monotonic,
+        jobs: int = 1,
     ) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._lines = {arm: _Line(epochs, clock, steps_per_epoch) for arm in arms}
         self._name_width = max(map(len, arms), default=0)
+        self._jobs = jobs
         self._prepared: tuple[int, int] | None = None
         self._lock = RLock()
         self._live: Live | None = None
         if self._console.is_terminal:
             self._live = Live(
-                get_renderable=self._table, console=self._console, refresh_per_second=5
+                get_renderable=self._display, console=self._console, refresh_per_second=5
             )
 
     def __enter__(self) -> Progress:
@@ -146,13 +170,50 @@ class Progress:
         """
         with self._lock:
             line = self._lines[arm]
+            trained = line.trained  # the end that follows is that of a probe
             line.take(event)
             if self._live is None:
                 for text in _plain(line, event):
                     self._say(f"{arm:{self._name_width}}  {text}")
+                ended = event["event"] in ("done", "failed") and (line.failed or not trained)
+                if ended and len(self._lines) > 1:
+                    self._say(self._summary())
 
     def _say(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
+
+    def _summary(self) -> str:
+        """`3 of 20 arms done, 2 running, 15 waiting · about 1:32:10 left`."""
+        lines = self._lines.values()
+        counts = {
+            "failed": sum(line.failed for line in lines),
+            "running": sum(line.active and not line.trained for line in lines),
+            "probing": sum(line.active and line.trained for line in lines),
+            "waiting": sum(line.state == "waiting" for line in lines),
+        }
+        done = sum(line.trained and not line.failed for line in lines)
+        parts = [f"{done} of {len(lines)} arms done"]
+        parts += [f"{count} {what}" for what, count in counts.items() if count]
+        left = self._left()
+        return ", ".join(parts) + ("" if left is None else f" · about {_clock_time(left)} left")
+
+    def _left(self) -> float | None:
+        """Seconds until all trainings end, at the mean pace of the arms that have shown one."""
+        lines = self._lines.values()
+        unfinished = [line for line in lines if not (line.trained or line.failed)]
+        paces = [line.seconds_per_step for line in lines if line.seconds_per_step is not None]
+        known = next((line.steps for line in lines if line.steps), 0)
+        if not (unfinished and paces and known):
+            return None
+        # An arm that waits has not said its steps yet: they are as many as another's.
+        steps = sum(max(0, line.epochs * (line.steps or known) - line.done) for line in unfinished)
+        return steps * sum(paces) / len(paces) / min(self._jobs, len(unfinished))
+
+    def _display(self) -> Group:
+        with self._lock:
+            many = len(self._lines) > 1
+            summary = [Text(self._summary(), no_wrap=True, overflow="ellipsis")] if many else []
+            return Group(*summary, self._table())
 
     def _table(self) -> Table:
         with self._lock:
@@ -166,20 +227,21 @@ class Progress:
             if self._prepared and all(line.started is None for line in self._lines.values()):
                 done, total = self._prepared
                 table.add_row("images", "preparing", _bar(done, total), f"{done}/{total}", "", "")
+            few = len(self._lines) <= MOST_LINES
             for arm, line in self._lines.items():
-                table.add_row(arm, *_cells(line))
+                if few or line.active or line.failed:
+                    table.add_row(arm, *_cells(line))
             return table
 
 
 def _cells(line: _Line) -> Iterator[Text | ProgressBar]:
     """One arm's row after its name: state, bar, loss, speed, time left."""
-    failed = line.state.startswith("failed")
     if line.state == "training" and line.epoch:
         steps = f"{line.step}/{line.steps}" if line.steps else str(line.step)
         yield Text(f"epoch {line.epoch}/{line.epochs} step {steps}")
     else:
-        yield Text("failed" if failed else line.state, style="red" if failed else "")
-    if failed:
+        yield Text("failed" if line.failed else line.state, style="red" if line.failed else "")
+    if line.failed:
         yield Text(
             line.state.removeprefix("failed: "), style="red", no_wrap=True, overflow="ellipsis"
         )

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -378,7 +379,65 @@ class TestProgress:
             "keras-p0  epoch 2/2: loss 0.2500, accuracy 0.2500, val loss 0.2500, "
             "val accuracy 0.2500, 2.000 s/step",
             "keras-p0  done (0:12)",
+            "1 of 2 arms done, 1 waiting · about 0:12 left",
         ]
+
+    def test_the_summary_counts_what_is_done_running_failed_and_left(self):
+        console, clock = self.console(False), Clock()
+        arms = ["keras-p0", "torch-p0", "keras-p1", "torch-p1", "more"]
+        with Progress(arms, 2, console=console, clock=clock, jobs=2) as progress:
+            progress.event("keras-p0", {"event": "done", "error": None})  # found finished
+            progress.event("keras-p1", {"event": "start", "steps": 3})
+            progress.event("keras-p1", {"event": "resume", "epoch": 1})
+            train(progress, clock, "torch-p0")
+            progress.event("torch-p1", {"event": "start", "steps": 3})
+            progress.event("torch-p1", {"event": "failed", "error": "killed"})
+            progress.event("keras-p1", {"event": "step", "epoch": 2, "step": 1, "loss": 0.5})
+            clock.now += 4
+            progress.event("keras-p1", {"event": "step", "epoch": 2, "step": 2, "loss": 0.5})
+            progress.event("keras-p1", {"event": "done", "error": None})
+            progress.event("keras-p0", {"event": "probe"})
+            progress.event("keras-p0", {"event": "done", "error": None})  # says nothing new
+            train(progress, clock, "more")
+        said = [line for line in console.file.getvalue().splitlines() if " arms done" in line]
+        assert said == [
+            "1 of 5 arms done, 4 waiting",
+            # 3 steps of the resumed arm and 2 x 6 of those that wait, 2 s each, two at a time.
+            "2 of 5 arms done, 1 running, 2 waiting · about 0:15 left",
+            "2 of 5 arms done, 1 failed, 1 running, 1 waiting · about 0:09 left",
+            # 6 steps at the mean of 2 and 4 s; one arm cannot run two at a time.
+            "3 of 5 arms done, 1 failed, 1 waiting · about 0:18 left",
+            "4 of 5 arms done, 1 failed",
+        ]
+
+    def test_one_arm_has_no_summary(self):
+        for terminal in (True, False):
+            console, clock = self.console(terminal), Clock()
+            with Progress(["keras-p0"], 2, console=console, clock=clock) as progress:
+                train(progress, clock)
+            assert "arms done" not in console.file.getvalue()
+
+    def test_a_terminal_shows_the_summary_above_the_arms(self):
+        console, clock = self.console(True), Clock()
+        with Progress(["keras-p0", "torch-p0"], 2, console=console, clock=clock) as progress:
+            train(progress, clock)
+            progress.event("keras-p0", {"event": "probe"})
+        last = console.file.getvalue().rsplit("1 of 2 arms done", 1)[1]
+        assert last.startswith(", 1 probing, 1 waiting · about 0:12 left")
+        assert last.index("keras-p0") < last.index("torch-p0")
+
+    @pytest.mark.parametrize(("arms", "shown"), [(12, 12), (13, 2)])
+    def test_of_many_arms_a_terminal_shows_the_running_and_failed(self, arms, shown):
+        console, clock = self.console(True), Clock()
+        names = [f"arm-{number:02}" for number in range(arms)]
+        with Progress(names, 2, console=console, clock=clock) as progress:
+            train(progress, clock, names[0])
+            progress.event(names[1], {"event": "failed", "error": "killed"})
+            progress.event(names[2], {"event": "start", "steps": 3})
+        last = console.file.getvalue().rsplit("1 of", 1)[1]
+        assert last.startswith(f" {arms} arms done, 1 failed, 1 running, {arms - 3} waiting")
+        assert len(re.findall(r"arm-\d\d", last)) == shown
+        assert names[1] in last and names[2] in last
 
     def test_each_data_set_is_announced_once(self):
         console = self.console(False)
