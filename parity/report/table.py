@@ -25,6 +25,7 @@ COLOURS = {
 }
 PROVEN = ("forward", "loss", "gradient", "update", "trajectory")  # in float64: a proof
 REASONS = 4  # of a pair, written out
+CLASSES_WIDTH, DIGITS = 48, 6  # columns for all class names side by side, and least for one
 FILE_WIDTH = 100  # columns where the output is no terminal; tables fit into 80 by smaller gaps
 
 
@@ -111,12 +112,22 @@ def _header(report: Mapping[str, Any]) -> Text:
 
 
 def _splits(data: Mapping[str, Any]) -> Table:
-    """The study's Table 1: images of each class in each split."""
+    """The study's Table 1: images of each class in each split.
+
+    Classes are columns, as in the study, unless they are so many that they have to be rows.
+    """
     splits = data["splits"]
     classes = list(next(iter(splits.values())))
-    table = _table("split", *classes, "all")
+    lines = [["split", *classes, "all"]]
     for split, counts in splits.items():
-        table.add_row(split, *(str(counts[name]) for name in classes), str(sum(counts.values())))
+        numbers = [*(counts[name] for name in classes), sum(counts.values())]
+        lines.append([split, *map(str, numbers)])
+    if sum(max(len(name), DIGITS) for name in classes) > CLASSES_WIDTH:
+        lines = [list(column) for column in zip(*lines, strict=True)]
+        lines[0][0] = "class"
+    table = _table(*lines[0])
+    for line in lines[1:]:
+        table.add_row(*line)
     return table
 
 

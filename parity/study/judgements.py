@@ -36,8 +36,9 @@ RULES = {
     "dramatic fluctuation, and final validation accuracy and test accuracy each beat those of its "
     "own baseline, or equal them where the baseline has 100 % (section 3.4).",
     "generalises": "Does the model generalise? Its accuracy on the balanced out-of-distribution "
-    "set is above 50 % (section 3.4), which is what guessing reaches; with k classes that is 1/k. "
-    f"Undecided where the exact (Clopper-Pearson) {100 * CONFIDENCE:.0f} % interval contains it.",
+    "set is above what guessing reaches: 50 % with the report's two classes (section 3.4), 1/k "
+    f"with k classes. Undecided where the exact (Clopper-Pearson) {100 * CONFIDENCE:.0f} % "
+    "interval contains it.",
 }
 
 
@@ -154,7 +155,7 @@ def generalises(study: Study, variant: str, framework: str) -> Judgement:
     numbers = {"correct": correct, "images": images, "chance": chance, "low": low, "high": high}
     because = (
         f"{correct} of {images} = {100 * correct / images:.1f} %, {'' if above else 'not '}over "
-        f"{100 * chance:.0f} %; {100 * CONFIDENCE:.0f} % interval {100 * low:.1f} to "
+        f"{100 * chance:.3g} %; {100 * CONFIDENCE:.0f} % interval {100 * low:.1f} to "
         f"{100 * high:.1f} %"
     )
     return Judgement(*about, answer, because, {**numbers, "above_chance": above})

@@ -126,7 +126,7 @@ def _notes(summary: Summary) -> list[str]:
     notes = [
         note for table in summary["tables"] if table["number"] in shown for note in table["notes"]
     ]
-    return [f"Table 1, the split, is reproduced {exact}.", *notes]
+    return [f"Table 1, the split, is reproduced {exact}.", *dict.fromkeys(notes)]
 
 
 def _verdicts(comparisons: Comparisons) -> list[str]:

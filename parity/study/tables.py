@@ -70,12 +70,13 @@ def study_tables(study: Study) -> list[Table]:
     Raises `InputError` where arms were trained on different data.
     """
     data = _common_data(study)
+    notes = _other_classes(data) if data else []
     return [
         _table_1(data),
         _table_2(data),
-        _results(3, "The Reference Model and the baseline models", study, tuple(FRAMEWORKS)),
-        _results(4, "The Keras models", study, ("keras",), tuple(MODIFICATIONS)),
-        _results(5, "The PyTorch models", study, ("torch",), tuple(MODIFICATIONS)),
+        _results(3, "The Reference Model and the baseline models", study, tuple(FRAMEWORKS), notes),
+        _results(4, "The Keras models", study, ("keras",), notes, tuple(MODIFICATIONS)),
+        _results(5, "The PyTorch models", study, ("torch",), notes, tuple(MODIFICATIONS)),
     ]
 
 
@@ -147,6 +148,33 @@ def _per_class(duplicates: Sequence[Sequence[str]], classes: Counts) -> dict[str
     return {label: found[label] for label in classes}
 
 
+def _as_published(counts: Counts, known: Counts) -> Counts:
+    """Counts under the published names where only the case is another: `Real` is `real`."""
+    lower = {name: name.lower() for name in counts}
+    return {
+        lower[name] if lower[name] in known and lower[name] not in counts else name: count
+        for name, count in counts.items()
+    }
+
+
+def _other_classes(data: Mapping[str, Any]) -> list[str]:
+    """What to know of final numbers that are not about the published classes."""
+    theirs = published.table_1()["original"]
+    ours = _as_published(data["splits"]["train"], theirs)
+    if set(ours) == set(theirs):
+        return []
+    return [
+        f"The published models tell {_told_apart(theirs)}, ours {_told_apart(ours)}; "
+        "50-50 stands for as many images of each class."
+    ]
+
+
+def _told_apart(classes: Counts) -> str:
+    *others, last = classes
+    names = f"{', '.join(others)} and {last} apart" if others else f"{last} alone"
+    return f"{names} (guessing reaches {100 / len(classes):.3g} %)"
+
+
 def _counts(
     number: int,
     heading: str,
@@ -156,6 +184,7 @@ def _counts(
     notes: Sequence[str] = (),
 ) -> Table:
     """Images and their share per class, for any classes: the report's two first, in its order."""
+    ours = {row: _as_published(counts, theirs["original"]) for row, counts in ours.items()}
     classes = dict.fromkeys([*theirs["original"], *ours.get("test", ())])
     columns = [f"{name.title()} {unit}" for name in classes for unit in ("#", "%")]
     lines = [
@@ -185,6 +214,7 @@ def _results(
     heading: str,
     study: Study,
     frameworks: tuple[str, ...],
+    common_notes: Sequence[str],
     modifications: tuple[str, ...] = (),
 ) -> Table:
     """Tables 3 to 5: final numbers of the baselines and of their modifications."""
@@ -199,7 +229,7 @@ def _results(
             ours, other = (measure(arm_of(side, *model), each.name) for side in (study, theirs))
             cells.append(Cell(each.scaled(ours), each.scaled(other), each.digits))
         rows.append(Row(each.label, tuple(cells)))
-    notes = [REFERENCE_NOTE] if with_reference else []
+    notes = [*([REFERENCE_NOTE] if with_reference else []), *common_notes]
     notes += [note for model in models.values() for note in _misprints(*model)]
     columns = ((REFERENCE_MODEL,) if with_reference else ()) + tuple(models)
     return Table(number, heading, columns, tuple(rows), tuple(notes))
