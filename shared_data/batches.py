@@ -147,7 +147,8 @@ def load(
     if other.classes != main.classes:
         raise InputError(
             f"out-of-distribution data: {ood} has the classes {', '.join(other.classes)}, "
-            f"expected those of {data}: {', '.join(main.classes)}. Rename its folders."
+            f"expected those of {data}: {', '.join(main.classes)}. Rename its folders, or give a "
+            "set that has all of these and no other."
         )
     kept, ood_duplicates = _without_duplicates(other)
     return FaceData(
