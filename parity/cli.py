@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ from shared_data.errors import InputError
 EXIT_PASS, EXIT_FAIL, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def add_experiment_flags(parser: argparse.ArgumentParser) -> None:
-    """`--profile`, and one flag per field of `Experiment`; a flag overrides the profile."""
+def add_experiment_flags(parser: argparse.ArgumentParser, without: Iterable[str] = ()) -> None:
+    """`--profile`, and one flag per field of `Experiment`; a flag overrides the profile.
+
+    `without` names fields that the command decides itself.
+    """
     group = parser.add_argument_group("experiment (a flag overrides the profile)")
     group.add_argument(
         "--profile",
@@ -27,7 +30,7 @@ def add_experiment_flags(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(PROFILES)} (default quick)",
     )
     for item in fields(Experiment):
-        if not item.metadata.get("flag", True) or item.name == "padding":
+        if not item.metadata.get("flag", True) or item.name in ("padding", *without):
             continue
         text = item.metadata["help"]
         if item.name == "variant":
@@ -42,23 +45,27 @@ def add_experiment_flags(parser: argparse.ArgumentParser) -> None:
             metavar=None if item.metadata.get("choices") else item.name.split("_")[-1].upper(),
             help=text,
         )
-    group.add_argument(
-        "--padding",
-        default="both",
-        choices=("0", "1", "both"),
-        help="padding of the 3x3 convolutions (default both)",
-    )
+    if "padding" not in without:
+        group.add_argument(
+            "--padding",
+            default="both",
+            choices=("0", "1", "both"),
+            help="padding of the 3x3 convolutions (default both)",
+        )
 
 
 def experiments(options: argparse.Namespace) -> list[Experiment]:
     """The experiments that the flags ask for, one per padding."""
+    paddings = (0, 1) if options.padding == "both" else (int(options.padding),)
+    return [experiment(options, padding=padding) for padding in paddings]
+
+
+def experiment(options: argparse.Namespace, **fixed: Any) -> Experiment:
+    """The experiment that the flags ask for, with `fixed` fields."""
     names = {item.name for item in fields(Experiment)} - {"padding"}
     given = {name: value for name, value in vars(options).items() if name in names}
-    paddings = (0, 1) if options.padding == "both" else (int(options.padding),)
     variant = given.pop("variant", "baseline")
-    return [
-        Experiment.of(variant, options.profile, padding=padding, **given) for padding in paddings
-    ]
+    return Experiment.of(variant, options.profile, **{**given, **fixed})
 
 
 def jobs(asked: int | None, experiment: Experiment) -> int:

@@ -78,7 +78,7 @@ def compare(options: argparse.Namespace) -> int:
     from parity.report.live import Progress
 
     jobs = cli.jobs(options.jobs, experiments[0])
-    with Progress([arm.id for arm in arms], experiments[0].epochs) as progress:
+    with Progress([arm.id for arm in arms], experiments[0].epochs, jobs=jobs) as progress:
         data = cli.prepare(experiments[0], progress.preparing)
         started = time.monotonic()
         results = worker.run(arms, out, jobs=jobs, observe=progress.event, data=data)
@@ -111,7 +111,20 @@ def _climb(
     from parity import ladder
 
     keep = options.keep_tensors
-    failed = worker.probe(arms, out, jobs=jobs, observe=progress.event, keep_tensors=keep)
+    keras = {arm.experiment: arm for arm in arms if arm.framework == worker.FRAMEWORKS[0]}
+    references = {
+        arm: keras[arm.experiment]
+        for arm in arms
+        if arm.framework != worker.FRAMEWORKS[0] and arm.experiment in keras
+    }
+    failed = worker.probe(
+        arms,
+        out,
+        references=references,
+        jobs=jobs,
+        observe=progress.event,
+        keep_tensors=keep,
+    )
     ladders = {}
     for pair in pairs(arm.id for arm in arms):
         sides = (pair["left"], pair["right"])

@@ -14,6 +14,8 @@ from typing import Any
 from parity.experiment import Experiment, unknown
 from shared_data.errors import InputError
 
+ALIGNED, TOGETHER = "aligned", "all together"  # none of them on, or every one
+
 
 @dataclass(frozen=True)
 class Difference:

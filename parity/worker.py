@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,14 +29,18 @@ Observer = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison: an experiment and the framework that runs it."""
+    """One side of a comparison: an experiment and the framework that runs it.
+
+    `name` tells arms apart whose experiments differ in more than their padding.
+    """
 
     framework: str
     experiment: Experiment
+    name: str = ""
 
     @property
     def id(self) -> str:
-        return arm_id(self.framework, self.experiment)
+        return self.name or arm_id(self.framework, self.experiment)
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,26 @@ def _finished(arm: Arm, folder: Path, data: dict[str, Any]) -> Recording | None:
 
 
 def probe(
-    arms: Sequence[Arm], folder: Path, *, jobs: int, observe: Observer, keep_tensors: bool = False
+    arms: Sequence[Arm],
+    folder: Path,
+    *,
+    references: Mapping[Arm, Arm],
+    jobs: int,
+    observe: Observer,
+    keep_tensors: bool = False,
 ) -> dict[str, Failure]:
     """Take the probe of every arm beside its recording. Returns those that failed.
 
-    The first framework's arms come first: each is the reference of its twins.
+    Each key of `references` also runs its layers on the tensors of its value, another of the
+    `arms`, of the same experiment. These come first.
     """
     failed: dict[str, Failure] = {}
-    for framework in FRAMEWORKS:
+    for fed in (False, True):
         tasks = []
-        for arm in (each for each in arms if each.framework == framework):
+        for arm in (each for each in arms if (each in references) == fed):
             flags = ["--probe-only", *(["--keep-tensors"] * keep_tensors)]
-            if framework != FRAMEWORKS[0]:
-                flags += ["--reference", str(folder / arm_id(FRAMEWORKS[0], arm.experiment))]
+            if fed:
+                flags += ["--reference", str(folder / references[arm].id)]
             tasks.append(_task(arm, folder, "probe.json", *flags))
         failed |= finish(tasks, jobs=jobs, observe=observe)
     return failed
