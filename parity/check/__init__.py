@@ -1,0 +1,5 @@
+"""Is this PyTorch model the same as that Keras model? For any pair: `python -m parity.check`.
+
+Each side is built, looked at and run in a process of its own. A wing describes its model as a
+`graph.Graph` and runs it as a `trace.Trace`; everything here compares the two with NumPy alone.
+"""

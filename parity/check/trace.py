@@ -1,0 +1,169 @@
+"""What a wing says of a run of a model: every number that the levels compare.
+
+`trace.json` and `trace.safetensors` in a folder. Tensors are in the framework's own names and
+layouts, in the precision of the run; `<node>` and `<parameter>` as the wing's `graph.Graph` has
+them:
+
+    forward/<node>        its output in inference mode, batch first as the model has it
+    training/<node>       its output in training mode: statistics of the batch; dropout switched off
+    loss                  (), in training mode
+    upstream/<node>       the gradient of the loss by its output
+    gradient/<parameter>  the gradient by a trained parameter
+    gradient/input:<n>    the gradient by an input of floating type
+    update/<parameter>    every parameter and buffer after one step
+    trajectory/loss       (steps,): the loss before each step
+    trajectory/<parameter>  every parameter and buffer after the last step
+
+With a reference, the other side's folder and the pairs of nodes, PyTorch also runs *forced*: every
+node that has a partner gives on the reference's output instead of its own, and gets the reference's
+upstream gradient instead of what came back, so that each shows its own difference alone:
+
+    forced/training/<node>  its own output, all its inputs being the reference's
+    forced/upstream/<node>  the gradient that its readers hand back, theirs being the reference's
+    forced/gradient/<parameter>
+
+`floors` holds for the name of each tensor how far the side is from itself (largest absolute
+difference) when its inputs, and again when its weights, are nudged by one unit in the last place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from parity.recording import write_atomically
+from shared_data.errors import InputError
+
+SCHEMA = 1
+STEPS = 3  # of the trajectory
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a wing is asked to do with a model; the command line of its worker as a file.
+
+    Attributes:
+        model: `module:function`, `path/file.py:function` or, in Keras, a `.keras` file.
+        input_shapes: without the batch, in the side's own layout; ignored where `inputs` is given.
+        inputs: a `.npz` of the model's inputs in order, batch included, in the side's own layout:
+            `input:0`, `input:1`, …
+        targets: a `.npz` of one array per output, `output:0`, …, of the output's shape; or, for
+            `loss` "cross_entropy", int64 labels (batch,). Losses are sums over the outputs:
+            "squared": half the mean of squared differences; "cross_entropy": the mean of minus
+            the logarithm of the label's probability, of logits or, where the last node is a
+            softmax, of its probabilities.
+        weights: a `.safetensors` (PyTorch: or a `.pt` that holds tensors alone) in native names,
+            to load over what the builder gave.
+        levels: which of forward, loss (training outputs, loss, gradients), update, trajectory.
+        optimizer: adam, adamw, sgd, rmsprop; Keras' definitions on both sides, whose constants
+            are `optimizer_settings`: learning_rate, and what the kind has of beta_1, beta_2,
+            epsilon, weight_decay, momentum, rho.
+        precision: float64 (the model's own types are overruled) or float32.
+        reference, pairs: the other side's folder, and which of its nodes is which of ours, for
+            the forced run: [reference's node, own node, axes], where axes permute the reference's
+            tensor (batch included) into ours; null for tensors whose layouts are alike; or, for a
+            flattened map, {"flattened": [H, W, C]}: the reference's rows are in H, W, C order,
+            ours in C, H, W order.
+    """
+
+    model: str
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    inputs: str | None = None
+    targets: str | None = None
+    weights: str | None = None
+    levels: tuple[str, ...] = ()
+    loss: str = "squared"
+    optimizer: str = "adam"
+    optimizer_settings: dict[str, float] = field(default_factory=dict)
+    precision: str = "float64"
+    batch: int = 4
+    seed: int = 0
+    threads: int = 0
+    reference: str | None = None
+    pairs: tuple[tuple[str, str, Any], ...] = ()
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, json.dumps(vars(self), indent=1).encode() + b"\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Request:
+        """Raises `InputError` where the file is no request."""
+        try:
+            values = json.loads(path.read_text())
+            shapes = tuple(map(tuple, values.pop("input_shapes", ())))
+            pairs = tuple(map(tuple, values.pop("pairs", ())))
+            levels = tuple(values.pop("levels", ()))
+            return cls(**values, input_shapes=shapes, pairs=pairs, levels=levels)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is no request: {error}") from None
+
+
+@dataclass
+class Trace:
+    """The numbers of one side, see above; `environment` says where they were computed."""
+
+    framework: str
+    precision: str
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what could not be run, and why
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        """The tensors below `prefix/`, by the rest of their names."""
+        start = prefix + "/"
+        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
+    def keep_floor(self, other: Mapping[str, np.ndarray]) -> None:
+        """Take in a nudged run: `other` holds its tensors under the same names."""
+        for name, value in other.items():
+            own = self.tensors.get(name)
+            if own is None or own.shape != value.shape or not own.size:
+                continue
+            apart = np.abs(own.astype(np.float64) - value.astype(np.float64)).max()
+            self.floors[name] = max(self.floors.get(name, 0.0), float(apart))
+
+    def write(self, folder: Path) -> None:
+        """`trace.json` last: where it stands, all of it stands."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: np.ascontiguousarray(value) for name, value in self.tensors.items()}
+        write_atomically(folder / "trace.safetensors", save(tensors))
+        facts = {key: value for key, value in vars(self).items() if key != "tensors"}
+        text = json.dumps({"schema": SCHEMA, "order": list(self.tensors), **facts}, indent=1)
+        write_atomically(folder / "trace.json", text.encode() + b"\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Trace:
+        """Raises `InputError` where a file is missing, damaged or of another schema."""
+        try:
+            facts = json.loads((folder / "trace.json").read_text())
+            tensors = load_file(folder / "trace.safetensors")
+            if facts.pop("schema") != SCHEMA:
+                raise ValueError(f"it is not of schema {SCHEMA}")
+            order = facts.pop("order")
+            return cls(**facts, tensors={name: tensors[name] for name in order})
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(f"{folder} holds no complete trace: {error}") from None
+
+
+def nudged(value: np.ndarray) -> np.ndarray:
+    """Every element one unit in the last place away from zero; zeros and integers stay."""
+    if value.dtype.kind != "f":
+        return value
+    away = np.nextafter(value, np.copysign(np.array(np.inf, value.dtype), value))
+    return np.where(value == 0, value, away)
+
+
+def draw_inputs(
+    shapes: tuple[tuple[int, ...], ...], batch: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Inputs from a standard normal distribution, float64 (batch, …), channels as `shapes` has."""
+    rng = np.random.default_rng(seed)
+    return {f"input:{at}": rng.standard_normal((batch, *s)) for at, s in enumerate(shapes)}
