@@ -84,7 +84,8 @@ def run_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
     iterator is closed or dropped: that waits for the one item in the making, and makes no other.
     """
     # One thread suffices: Pillow gives up the GIL for most of its work, and a step on CPU takes
-    # ten times as long as its batch. It alone touches `items`, so their order stays.
+    # ten times as long as its batch (on a GPU it may not, and would wait). It alone touches
+    # `items`, so their order stays.
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
     try:
         waiting = deque(thread.submit(next, items, None) for _ in range(count))
