@@ -1,0 +1,245 @@
+"""The levels of `parity.check`: two traces compared, tensor by tensor, in PyTorch's layout.
+
+Every tolerance is measured: how far each side is from itself when its inputs and its weights are
+nudged by one unit in the last place. A faithful twin sums in another order, which disturbs more
+than a nudge does, by up to the root of the number of terms; a fault is many orders of magnitude
+larger in float64. So the factor there is generous and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from parity.check.matching import Match, Matching
+from parity.check.trace import Trace
+from parity.ladder.measure import FAIL, PASS, Allowed, Measurement, Tensor, compare
+from parity.ladder.results import LevelResult, abstain, summarise
+from parity.ladder.tolerances import EPS
+
+LEVELS = (
+    *("structure", "transfer", "forward", "loss", "gradient"),
+    *("buffers", "update", "trajectory"),
+)
+FACTOR = {"float64": 1000.0, "float32": 32.0}  # times the noise floor
+# A tolerance from here on, relative to the tensor, would pass what is wrong: then undecided.
+HOLLOW = {"float64": 1e-4, "float32": 0.1}
+Tensors = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Between the sides: parameters and all that is shaped like them.
+
+    Attributes:
+        to_torch: Keras' tensors by native name to PyTorch's.
+        owners: of PyTorch's names, the Keras layer that holds the same numbers.
+        buffers: those of PyTorch's names that no gradient changes.
+        given: how PyTorch holds a number that Keras has not, such as a second bias; they take part
+            in no comparison.
+    """
+
+    to_torch: Callable[[Mapping[str, np.ndarray]], Tensors]
+    owners: dict[str, str]
+    buffers: frozenset[str]
+    given: frozenset[str]
+
+
+class Comparison:
+    """Two traces of one precision, every tensor compared once."""
+
+    def __init__(self, keras: Trace, torch: Trace, matching: Matching, weights: Weights) -> None:
+        self.keras, self.torch, self.matching, self.weights = keras, torch, matching, weights
+        self.precision = torch.precision
+        self.eps, self.factor = EPS[self.precision], FACTOR[self.precision]
+
+    @cached_property
+    def forward(self) -> dict[str, Measurement]:
+        """By Keras node, in inference mode."""
+        return self._nodes("forward", "forward")
+
+    @cached_property
+    def training(self) -> dict[str, Measurement]:
+        """By Keras node, in training mode."""
+        return self._nodes("training", "training")
+
+    @cached_property
+    def upstream(self) -> dict[str, Measurement]:
+        return self._nodes("upstream", "upstream")
+
+    @cached_property
+    def forced(self) -> dict[str, Measurement]:
+        """By Keras node: PyTorch's own output where all that goes in is Keras'."""
+        return self._nodes("training", "forced/training")
+
+    @cached_property
+    def forced_upstream(self) -> dict[str, Measurement]:
+        """By Keras node: what its readers hand back where all that they get is Keras'."""
+        return self._nodes("upstream", "forced/upstream")
+
+    def parameters(self, prefix: str, forced: bool = False) -> dict[str, Measurement]:
+        """By PyTorch's name: `gradient`, `update` or `trajectory`."""
+        ours = self.weights.to_torch(self.keras.under(prefix))
+        theirs = self.torch.under(f"forced/{prefix}" if forced else prefix)
+        found = {}
+        for name in dict.fromkeys([*ours, *theirs]):
+            if name in self.weights.given or name.startswith(("input:", "loss")):
+                continue
+            if prefix == "gradient" and name in self.weights.buffers:
+                continue
+            a, b = (Tensor.whole(side[name]) if name in side else None for side in (ours, theirs))
+            floor = self._floor(prefix, a, name)
+            found[name] = compare(f"{prefix} {name}", a, b, self._allowed(a, floor))
+        return found
+
+    def losses(self) -> Measurement:
+        return self._plain("loss", "loss")
+
+    def loss_by_step(self) -> Measurement:
+        return self._plain("trajectory/loss", "loss by step")
+
+    def inputs(self, axes: Mapping[str, tuple[int, ...] | None]) -> Iterator[Measurement]:
+        """The gradients by what the models are given."""
+        for name, value in self.keras.under("gradient").items():
+            if name.startswith("input:"):
+                moved = value if axes.get(name) is None else value.transpose(axes[name])
+                theirs = self.torch.tensors.get(f"gradient/{name}")
+                a, b = Tensor.whole(moved), None if theirs is None else Tensor.whole(theirs)
+                floor = self._floor(f"gradient/{name}", a)
+                yield compare(f"gradient {name}", a, b, self._allowed(a, floor))
+
+    def _nodes(self, ours: str, theirs: str) -> dict[str, Measurement]:
+        found = {}
+        for each in self.matching.matches:
+            left = self.keras.tensors.get(f"{ours}/{each.keras.name}")
+            right = self.torch.tensors.get(f"{theirs}/{each.torch.name}")
+            if left is not None and right is not None:
+                found[each.keras.name] = self._node(each, ours, left, right)
+        return found
+
+    def _node(self, match: Match, kind: str, left: np.ndarray, right: np.ndarray) -> Measurement:
+        """Compared in Keras' layout, in which the element is named."""
+        try:
+            theirs = match.to_keras(right)
+        except ValueError:  # another size: `compare` says so
+            theirs = right
+        a = Tensor.whole(left)
+        floor = max(
+            self.keras.floors.get(f"{kind}/{match.keras.name}", 0.0),
+            self.torch.floors.get(f"{kind}/{match.torch.name}", 0.0),
+        )
+        name = match.keras.name if kind != "upstream" else f"upstream {match.keras.name}"
+        return compare(name, a, Tensor.whole(np.ascontiguousarray(theirs)), self._allowed(a, floor))
+
+    def _plain(self, name: str, shown: str) -> Measurement:
+        sides = (self.keras.tensors.get(name), self.torch.tensors.get(name))
+        a, b = (None if side is None else Tensor.whole(np.asarray(side)) for side in sides)
+        return compare(shown, a, b, self._allowed(a, self._floor(name, a)))
+
+    def _floor(self, prefix: str, reference: Tensor | None, name: str = "") -> float:
+        """The larger floor of both sides; of Keras' parameters, whose names are others, all."""
+        full = f"{prefix}/{name}" if name else prefix
+        own = self.torch.floors.get(full, 0.0)
+        if not name:
+            return max(own, self.keras.floors.get(full, 0.0))
+        shared = [v for key, v in self.keras.floors.items() if key.startswith(prefix + "/")]
+        return max(
+            own, min(max(shared, default=0.0), self.eps * (reference.scale if reference else 0))
+        )
+
+    def _allowed(self, reference: Tensor | None, floor: float) -> Allowed:
+        scale = reference.scale if reference else 0.0
+        least = self.eps * scale
+        value = self.factor * max(floor, least)
+        reason = f"{self.factor:g} x noise floor {max(floor, least):.1e}"
+        return Allowed(value, reason, limit=HOLLOW[self.precision] * scale or np.inf)
+
+
+def levels(
+    comparison: Comparison, asked: Sequence[str], input_axes: Mapping[str, tuple[int, ...] | None]
+) -> list[LevelResult]:
+    """The results of the numeric levels, in order."""
+    precision = comparison.precision
+    found = [_level("forward", precision, list(comparison.forward.values()))]
+    if "loss" in asked or "gradient" in asked:
+        found.append(_level("loss", precision, [comparison.losses()]))
+    if "gradient" in asked:
+        gradients = [*comparison.parameters("gradient").values(), *comparison.inputs(input_axes)]
+        found.append(_level("gradient", precision, gradients))
+    for level in ("update", "trajectory"):
+        if level in asked:
+            moved = comparison.parameters(level)
+            buffers = [m for name, m in moved.items() if name in comparison.weights.buffers]
+            trained = [m for name, m in moved.items() if name not in comparison.weights.buffers]
+            if buffers and level == "update":
+                found.append(_level("buffers", precision, buffers, "after one step"))
+            losses = [comparison.loss_by_step()] if level == "trajectory" else []
+            rest = [*losses, *trained, *(buffers if level == "trajectory" else [])]
+            found.append(_level(level, precision, rest))
+    return found
+
+
+def _level(
+    level: str, precision: str, measurements: Sequence[Measurement], subject: str = ""
+) -> LevelResult:
+    if not measurements:
+        return abstain(level, "nothing to compare", precision)
+    return summarise(level, precision, measurements, subject)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a difference starts: a layer on both sides, and the level that shows it."""
+
+    keras: str
+    torch: str
+    level: str
+    text: str
+
+
+def origins(comparison: Comparison) -> list[Origin]:
+    """Layers that differ though all that they get is the reference's, in forward order."""
+    found: dict[str, Origin] = {}
+    partners = comparison.matching.by_keras
+    for name, each in comparison.forced.items():
+        if each.verdict == FAIL:
+            found[name] = Origin(name, partners[name].torch.name, "forward", _apart(each))
+    if not comparison.forced:  # no forced run: the first that differs where its inputs agree
+        found |= _first_free(comparison)
+    owners = comparison.weights.owners
+    forced = comparison.parameters("gradient", forced=True) if comparison.forced else {}
+    for parameter, each in forced.items():
+        layer = owners.get(parameter, parameter)
+        if each.verdict == FAIL and layer not in {_layer(partners, n) for n in found}:
+            found[parameter] = Origin(layer, parameter, "gradient", _apart(each))
+    for name, each in comparison.forced_upstream.items():
+        readers = [m for m in partners.values() if name in m.keras.inputs]
+        known = any(m.keras.name in found for m in readers)
+        if each.verdict == FAIL and readers and not known:
+            first = readers[0]
+            found[f"upstream {name}"] = Origin(
+                first.keras.name, first.torch.name, "gradient", f"by its input: {_apart(each)}"
+            )
+    return list(found.values())
+
+
+def _first_free(comparison: Comparison) -> dict[str, Origin]:
+    partners = comparison.matching.by_keras
+    for name, each in comparison.forward.items():
+        into = [comparison.forward.get(i) for i in partners[name].keras.inputs]
+        if each.verdict == FAIL and all(m is None or m.verdict == PASS for m in into):
+            return {name: Origin(name, partners[name].torch.name, "forward", _apart(each))}
+    return {}
+
+
+def _layer(partners: Mapping[str, Match], name: str) -> str:
+    return partners[name].keras.layer if name in partners else name
+
+
+def _apart(measurement: Measurement) -> str:
+    if measurement.problem:
+        return measurement.problem
+    return f"{measurement.absolute:.2g} apart at {measurement.where}, {measurement.reason}"

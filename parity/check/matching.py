@@ -1,0 +1,219 @@
+"""Which call on one side is which on the other, once it is known which layers belong together.
+
+Layers with parameters are anchors. From them on, in the order of the calls, what has the same kind
+and gets the same inputs is the same; what only moves numbers about (a reshape, a permutation, a
+dropout) and what has no partner is looked through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity.check.graph import INPUT, Graph, Node
+
+ACTIVATIONS = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu"),
+    *("hard_sigmoid", "sigmoid", "tanh", "softmax", "softplus"),
+)
+POOLS = ("max_pool", "average_pool", "global_max_pool", "global_average_pool", "mean")
+# What may stand for each other: a mistake of these is one of a kind, to be placed by its numbers.
+FAMILIES = (ACTIVATIONS, POOLS, ("add", "subtract"), ("rescale", "multiply"))
+# They give out what they get, in another order or with something around it.
+MOVING = ("identity", "dropout", "flatten", "reshape", "permute", "pad", "select")
+CHANNELS_FIRST = ("conv", "depthwise_conv", "separable_conv")  # in PyTorch, whatever the sizes
+
+
+@dataclass(frozen=True)
+class Match:
+    """A Keras node and its PyTorch node.
+
+    `axes` permute Keras' tensor, batch included, into PyTorch's; None where layouts are alike.
+    `flattened`: rows in (H, W, C) order in Keras, in (C, H, W) order in PyTorch.
+    """
+
+    keras: Node
+    torch: Node
+    axes: tuple[int, ...] | None = None
+    flattened: tuple[int, int, int] | None = None
+
+    def to_torch(self, value: np.ndarray) -> np.ndarray:
+        """Keras' tensor in PyTorch's layout."""
+        if self.flattened:
+            shaped = value.reshape(len(value), *self.flattened)
+            return shaped.transpose(0, 3, 1, 2).reshape(len(value), -1)
+        return value if self.axes is None else value.transpose(self.axes)
+
+    def to_keras(self, value: np.ndarray) -> np.ndarray:
+        """The inverse."""
+        if self.flattened:
+            height, width, channels = self.flattened
+            shaped = value.reshape(len(value), channels, height, width)
+            return shaped.transpose(0, 2, 3, 1).reshape(len(value), -1)
+        return value if self.axes is None else value.transpose(np.argsort(self.axes))
+
+    @property
+    def pair(self) -> tuple[str, str, Any]:
+        """As `trace.Request.pairs` has it."""
+        layout = {"flattened": list(self.flattened)} if self.flattened else None
+        return self.keras.name, self.torch.name, layout or (list(self.axes) if self.axes else None)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """All matches in Keras' order, and what has no partner though it computes something."""
+
+    matches: tuple[Match, ...]
+    keras_alone: tuple[Node, ...]
+    torch_alone: tuple[Node, ...]
+    by_keras: dict[str, Match] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> list[Match]:
+        return [self.by_keras[each.keras.name] for each in self.matches]
+
+
+def match(
+    keras: Graph, torch: Graph, layers: Iterable[tuple[Sequence[str], Sequence[str]]]
+) -> Matching:
+    """Match the nodes of two models; `layers` says which layers' parameters belong together.
+
+    Of a group, such as a separable convolution and the two that stand for it, the last calls match.
+    """
+    return _Matcher(keras, torch, layers).run()
+
+
+class _Matcher:
+    def __init__(
+        self, keras: Graph, torch: Graph, layers: Iterable[tuple[Sequence[str], Sequence[str]]]
+    ) -> None:
+        self.keras, self.torch = keras, torch
+        self.ours = {node.name: node for node in keras.nodes}
+        self.theirs = {node.name: node for node in torch.nodes}
+        self.found: dict[str, str] = {}  # Keras' node: PyTorch's
+        self.anchors: dict[str, str] = {}
+        self.inside: set[str] = set()  # calls of a group before its last
+        for group, others in layers:
+            calls = [
+                [node for each in side for node in graph.calls(each)]
+                for side, graph in ((group, keras), (others, torch))
+            ]
+            self._anchor(group, others, *calls)
+
+    def _anchor(
+        self,
+        group: Sequence[str],
+        others: Sequence[str],
+        ours: Sequence[Node],
+        theirs: Sequence[Node],
+    ) -> None:
+        if len(group) == len(others) == 1:
+            self.anchors |= {a.name: b.name for a, b in zip(ours, theirs, strict=False)}
+            return
+        last = [
+            [node for node in side if node.layer == names[-1]]
+            for side, names in ((ours, group), (theirs, others))
+        ]
+        self.anchors |= {a.name: b.name for a, b in zip(*last, strict=False)}
+        self.inside |= (
+            {node.name for node in (*ours, *theirs)}
+            - set(self.anchors)
+            - set(self.anchors.values())
+        )
+
+    def run(self) -> Matching:
+        taken = set(self.anchors.values()) | self.inside
+        for node in self.keras.nodes:
+            if node.name in self.anchors:
+                self.found[node.name] = self.anchors[node.name]
+            elif node.kind not in MOVING and node.name not in self.inside:
+                partner = self._partner(node, taken)
+                if partner:
+                    self.found[node.name] = partner
+                    taken.add(partner)
+        matches = tuple(self._laid_out(a, b) for a, b in self.found.items())
+        return Matching(
+            matches,
+            tuple(n for n in self.keras.nodes if self._alone(n, self.found.keys())),
+            tuple(n for n in self.torch.nodes if self._alone(n, set(self.found.values()))),
+            {each.keras.name: each for each in matches},
+        )
+
+    def _alone(self, node: Node, found: Iterable[str]) -> bool:
+        return node.name not in found and node.kind not in MOVING and node.name not in self.inside
+
+    def _partner(self, node: Node, taken: set[str]) -> str | None:
+        """The first free node of the same kind, or else family, with the same inputs and size."""
+        wanted = sorted(self._source(self.ours, name, True) for name in node.inputs)
+        free = [
+            other
+            for other in self.torch.nodes
+            if other.name not in taken
+            and not other.layer
+            and math.prod(other.shape) == math.prod(node.shape)
+            and sorted(self._source(self.theirs, n, False) for n in other.inputs) == wanted
+        ]
+        same = [other for other in free if other.kind == node.kind]
+        alike = [other for other in free if _family(other.kind) == _family(node.kind) is not None]
+        return next((other.name for other in (*same, *alike)), None)
+
+    def _source(self, nodes: Mapping[str, Node], name: str, is_keras: bool) -> str:
+        """Where an input comes from, in PyTorch's names, looking through what has no partner."""
+        while name in nodes:
+            node = nodes[name]
+            if is_keras and name in self.found:
+                return self.found[name]
+            if not is_keras and (name in self.found.values() or name in self.anchors.values()):
+                return name
+            if len(node.inputs) != 1:
+                return name
+            name = node.inputs[0]
+        return name
+
+    def _laid_out(self, keras: str, torch: str) -> Match:
+        ours, theirs = self.ours[keras], self.theirs[torch]
+        flat = _flattened(self.ours, ours) if len(ours.shape) == 1 else None
+        if flat and _flattened(self.theirs, theirs) == (flat[2], flat[0], flat[1]):
+            return Match(ours, theirs, flattened=flat)
+        return Match(ours, theirs, axes=self._axes(ours, theirs))
+
+    def _axes(self, ours: Node, theirs: Node) -> tuple[int, ...] | None:
+        rank = len(ours.shape)
+        moved = (0, rank, *range(1, rank))
+        first = (ours.shape[-1], *ours.shape[:-1]) == theirs.shape
+        if rank < 2 or not first:
+            return None
+        if ours.shape != theirs.shape or theirs.kind.startswith(CHANNELS_FIRST):
+            return moved
+        # Sizes do not tell: as what it is made from is.
+        before = [self.found.get(name) for name in ours.inputs]
+        for name, partner in zip(ours.inputs, before, strict=True):
+            if partner and len(self.ours[name].shape) == rank:
+                return self._axes(self.ours[name], self.theirs[partner])
+        return moved if rank == 3 else None
+
+
+def _family(kind: str) -> tuple[str, ...] | None:
+    return next((family for family in FAMILIES if kind in family), None)
+
+
+def _flattened(nodes: Mapping[str, Node], node: Node) -> tuple[int, int, int] | None:
+    """The map, in the side's own order, whose numbers a vector holds one by one."""
+    name = node.name
+    while name in nodes and not name.startswith(INPUT):
+        here = nodes[name]
+        if len(here.shape) == 3:
+            return (
+                (here.shape[0], here.shape[1], here.shape[2])
+                if max(here.shape) < math.prod(here.shape)
+                else None
+            )
+        elementwise = here.kind in (*MOVING, *ACTIVATIONS, "batch_norm", "scale")
+        if not elementwise or len(here.inputs) != 1:
+            return None
+        name = here.inputs[0]
+    return None
