@@ -1,0 +1,174 @@
+"""What `parity.check` found: a verdict, where the models part, and how much was compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from parity.check.levels import Origin
+from parity.check.semantics import CAUSE, Finding
+from parity.ladder.measure import ABSTAIN, ERROR, FAIL, PASS
+from parity.ladder.results import LevelResult
+
+SCHEMA = 1
+SHOWN = 12  # findings and origins written out on a terminal
+COLOURS = {PASS: "bold green", FAIL: "bold red", ABSTAIN: "yellow", ERROR: "bold magenta"}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much could be compared: elements of parameters, and calls that compute something."""
+
+    parameters: int
+    all_parameters: int
+    layers: int
+    all_layers: int
+    missing: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        return self.parameters == self.all_parameters and self.layers == self.all_layers
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "parameters": _share(self.parameters, self.all_parameters),
+            "layers": _share(self.layers, self.all_layers),
+            "missing": list(self.missing),
+        }
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The whole answer. `notes` say what could not be run."""
+
+    keras: str
+    torch: str
+    levels: tuple[LevelResult, ...]
+    origins: tuple[Origin, ...]
+    findings: tuple[Finding, ...]
+    coverage: Coverage
+    notes: tuple[str, ...] = ()
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """fail if a level fails; abstain if one does or something was not compared; else pass."""
+        verdicts = {result.verdict for result in self.levels}
+        if FAIL in verdicts:
+            return FAIL
+        return PASS if verdicts == {PASS} and self.coverage.whole else ABSTAIN
+
+    @property
+    def first_failure(self) -> LevelResult | None:
+        return next((each for each in self.levels if each.verdict == FAIL), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Types that strict JSON knows."""
+        first = self.origins[0] if self.origins else None
+        return {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "keras": self.keras,
+            "torch": self.torch,
+            "first_origin": dataclasses.asdict(first) if first else None,
+            "origins": [dataclasses.asdict(each) for each in self.origins],
+            "coverage": self.coverage.to_dict(),
+            "levels": [each.to_dict() for each in self.levels],
+            "semantics": [{**vars(each), "text": each.text} for each in self.findings],
+            "notes": list(self.notes),
+            "environment": self.environment,
+        }
+
+    def text(self) -> str:
+        """The report in plain text, for an assertion's message."""
+        console = Console(width=100, highlight=False, no_color=True)
+        with console.capture() as captured:
+            render(self, console)
+        return captured.get()
+
+
+def render(report: CheckReport, console: Console | None = None) -> None:
+    """Print the report; to standard output by default."""
+    console = console or Console(highlight=False)
+    console.print(Text(sentence(report), style=COLOURS[report.verdict]))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("level", "verdict", "apart", "allowed", "where, or why not"):
+        table.add_column(name, overflow="fold")
+    for each in report.levels:
+        shown = each.where if each.verdict in (PASS, FAIL) and each.where else each.detail
+        table.add_row(
+            each.level,
+            Text(each.verdict, style=COLOURS[each.verdict]),
+            _number(each.measured),
+            _number(each.tolerance),
+            Text(shown),
+        )
+    console.print(table)
+    _list(
+        console,
+        "Starts at:",
+        [f"{o.keras} / {o.torch} ({o.level}): {o.text}" for o in report.origins],
+    )
+    causes = [_line(each) for each in report.findings]
+    _list(console, "Declared differently:", causes)
+    if not report.coverage.whole:
+        _list(console, "Not compared:", report.coverage.missing)
+    _list(console, "Notes:", report.notes)
+
+
+def sentence(report: CheckReport) -> str:
+    """The verdict in plain words."""
+    coverage = report.coverage
+    share = (
+        f"{_percent(coverage.parameters, coverage.all_parameters)} of the parameters and "
+        f"{_percent(coverage.layers, coverage.all_layers)} of the calls compared"
+    )
+    if report.verdict == PASS:
+        last = report.levels[-1]
+        return f"PASS: the same model, up to the level {last.level} ({share})."
+    if report.verdict == FAIL:
+        first = report.first_failure
+        assert first is not None
+        at = f" at {report.origins[0].keras} / {report.origins[0].torch}" if report.origins else ""
+        return f"FAIL at the level {first.level}{at} ({share})."
+    return f"ABSTAIN: not everything could be compared ({share})."
+
+
+def _line(each: Finding) -> str:
+    row = f" (divergence {each.divergence})" if each.divergence else ""
+    kind = "likely cause" if each.severity == CAUSE else "not shown by the numbers"
+    return f"{each.text}{row}, {kind}. {each.change}"
+
+
+def _list(console: Console, heading: str, lines: Sequence[str]) -> None:
+    if not lines:
+        return
+    console.print(Text(heading, style="bold"))
+    for line in lines[:SHOWN]:
+        console.print(Text(f"  {line}"), soft_wrap=False)
+    if len(lines) > SHOWN:
+        console.print(Text(f"  and {len(lines) - SHOWN} more"))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _percent(part: int, whole: int) -> str:
+    """Never 100 % of what is not all.
+
+    >>> _percent(9999, 10000), _percent(3, 3)
+    ('99 %', '100 %')
+    """
+    return f"{100 * part // whole if whole else 0} %"

@@ -1,0 +1,171 @@
+"""What two models declare differently, before any number: the likely causes, and how to mend them.
+
+Each finding names the row of docs/divergences.md it belongs to. What the numbers of this check
+cannot show, since it is switched off there or overruled (dropout, what is trained, types), makes
+the level `structure` fail by itself; the rest explains what the numbers show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from parity import divergences
+from parity.check.graph import Graph, Node
+from parity.check.matching import ACTIVATIONS, Matching
+
+FAIL, CAUSE = "fail", "cause"
+HIDDEN = ("dtype", "trainable")  # overruled or not exercised by the check itself
+# What PyTorch calls a setting, and its value there; the rest has the same name and value.
+ARGUMENTS = {
+    "epsilon": "eps",
+    "scale": "affine",
+    "center": "affine",
+    "kernel_size": "kernel_size",
+    "strides": "stride",
+    "groups": "groups",
+    "rate": "p",
+    "alpha": "alpha",
+    "heads": "num_heads",
+    "layers": "num_layers",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that differs.
+
+    Attributes:
+        keras, torch: the nodes; empty where a side has none.
+        key: what of them.
+        left, right: Keras' value and PyTorch's; None where the side has none.
+        severity: "fail", or "cause": a likely cause of what the numbers show.
+        change: what to write on the PyTorch side.
+        divergence: the number of its row in docs/divergences.md, where it has one.
+    """
+
+    keras: str
+    torch: str
+    key: str
+    left: Any
+    right: Any
+    severity: str
+    change: str
+    divergence: int | None = None
+
+    @property
+    def text(self) -> str:
+        where = " / ".join(filter(None, (self.keras, self.torch)))
+        key = self.key.replace("_", " ")
+        return f"{where}: {key} {_shown(self.left)} against {_shown(self.right)}"
+
+
+def findings(keras: Graph, torch: Graph, matching: Matching) -> list[Finding]:
+    """Everything that differs, in the order of the calls."""
+    return [*_settings(keras, torch, matching), *_alone(matching), *_dropouts(keras, torch)]
+
+
+def _settings(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Finding]:
+    for each in matching.matches:
+        ours, theirs = each.keras, each.torch
+        if ours.kind != theirs.kind:
+            change = f"{theirs.name}: use {ours.kind.replace('_', ' ')}"
+            row = _row("x.activation" if ours.kind in ACTIVATIONS else f"{ours.kind}.kind")
+            yield Finding(
+                ours.name, theirs.name, "kind", ours.kind, theirs.kind, CAUSE, change, row
+            )
+            continue
+        left, right = _effective(keras, ours), _effective(torch, theirs)
+        for key in left:
+            if key in right and not _same(left[key], right[key]):
+                yield _finding(ours, theirs, key, left[key], right[key])
+
+
+def _finding(ours: Node, theirs: Node, key: str, left: Any, right: Any) -> Finding:
+    severity = FAIL if key in HIDDEN else CAUSE
+    change = f"{theirs.name}: {_argument(key, left)}"
+    if key == "unbiased":
+        change = f"{theirs.name}: update running_var with the batch's biased variance"
+    return Finding(
+        ours.name, theirs.name, key, left, right, severity, change, _row(f"{ours.kind}.{key}")
+    )
+
+
+def _argument(key: str, value: Any) -> str:
+    """The argument of the PyTorch layer that gives Keras' value."""
+    if key == "momentum" and isinstance(value, float):
+        return f"momentum={round(1 - value, 12):g}"
+    if key == "approximate":
+        return f'approximate="{"tanh" if value else "none"}"'
+    if key == "padding" and isinstance(value, list):
+        even = all(before == after for before, after in value)
+        if even:
+            return f"padding={tuple(before for before, _ in value)}"
+        sides = [side for pair in reversed(value) for side in pair]
+        return f"padding=0, with F.pad(x, {tuple(sides)}) before it"
+    if isinstance(value, list):
+        value = tuple(value)
+    return f"{ARGUMENTS.get(key, key)}={value}"
+
+
+def _alone(matching: Matching) -> Iterator[Finding]:
+    for node in matching.keras_alone:
+        change = f"add a {node.kind} where Keras has {node.name}"
+        yield Finding(node.name, "", "kind", node.kind, None, CAUSE, change, _of_kind(node))
+    for node in matching.torch_alone:
+        change = f"remove {node.name}, or say with --map what it is on the Keras side"
+        yield Finding("", node.name, "kind", None, node.kind, CAUSE, change, _of_kind(node))
+
+
+def _of_kind(node: Node) -> int | None:
+    return 2 if node.kind == "softmax" else None
+
+
+def _dropouts(keras: Graph, torch: Graph) -> Iterator[Finding]:
+    """Dropout is off in every run of the check: its rates are compared in their order."""
+    sides = [
+        [(node.name, node.settings.get("rate")) for node in graph.nodes if _drops(node)]
+        for graph in (keras, torch)
+    ]
+    rates = [[rate for _, rate in side] for side in sides]
+    if rates[0] != rates[1]:
+        names = ["; ".join(f"{name}" for name, _ in side) for side in sides]
+        change = f"give PyTorch dropouts of {rates[0] or 'no rate'} in this order"
+        yield Finding(names[0], names[1], "dropout_rates", rates[0], rates[1], FAIL, change, 27)
+
+
+def _drops(node: Node) -> bool:
+    return node.kind == "dropout" and bool(node.settings.get("rate"))
+
+
+def _effective(graph: Graph, node: Node) -> dict[str, Any]:
+    """A node's settings; what a `pad` node before it adds counts as its own padding."""
+    settings = dict(node.settings)
+    own = settings.get("padding")
+    before = {each.name: each for each in graph.nodes}
+    while own and len(node.inputs) == 1 and node.inputs[0] in before:
+        node = before[node.inputs[0]]
+        added = node.settings.get("padding")
+        if node.kind != "pad" or not added or len(added) != len(own):
+            break
+        own = [[a + c, b + d] for (a, b), (c, d) in zip(own, added, strict=True)]
+        settings["padding"] = own
+    return settings
+
+
+def _row(key: str) -> int | None:
+    found = divergences.find(key)
+    return found.number if found else None
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, float) and isinstance(right, float):
+        return abs(left - right) <= 1e-9 * max(abs(left), abs(right))
+    return bool(left == right)
+
+
+def _shown(value: Any) -> str:
+    return "(none)" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
