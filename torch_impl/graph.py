@@ -1,0 +1,135 @@
+"""What a model is: its calls and its parameters. Its twin is `keras_impl/graph.py`."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parity.check.graph import Graph, Node, Parameter
+from shared_data.errors import InputError
+from torch_impl.watching import Watch, owners
+
+COUNTERS = "num_batches_tracked"  # how often a batch norm was called: no weight, no statistic
+
+
+def describe(model: nn.Module, inputs: Sequence[np.ndarray]) -> Graph:
+    """The graph of a model, from one forward in evaluation mode; the model is left as it was.
+
+    `inputs` with their batch, in the model's own layout; those of floating type are cast to the
+    model's. Functions whose results lead to no output are left out.
+
+    Raises `InputError` where the model does not run on them, gives out no tensor, or calls nothing.
+    """
+    given = as_tensors(inputs, dtype_of(model))
+    modes = {module: module.training for module in model.modules()}
+    watch = Watch(model)
+    try:
+        model.eval()
+        # With gradients: some modules take a shorter way without, which hides what they call.
+        with torch.enable_grad():
+            attempt(lambda: watch.run(given), given)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not watch.outputs:
+        raise InputError(
+            f"{type(model).__name__} gives out no tensor: expected one, or tuples, lists or dicts "
+            "of them."
+        )
+    if not watch.nodes:
+        raise InputError(
+            f"{type(model).__name__} calls no layer and no function on its input: there is nothing "
+            "to compare. Check that its forward computes something."
+        )
+    return Graph(
+        framework="torch",
+        nodes=_leading_out(watch),
+        parameters=parameters(model),
+        inputs=tuple(tuple(each.shape[1:]) for each in given),
+        outputs=tuple(watch.outputs),
+        semantics={"torch": torch.__version__, "dtype": _name(dtype_of(model))},
+    )
+
+
+def parameters(model: nn.Module) -> tuple[Parameter, ...]:
+    """All that `state_dict` has, in its order; tied weights once, counters of batches not."""
+    found, listed = [], set()
+    owned = owners(model)
+    for key, value in model.state_dict(keep_vars=True).items():
+        if not isinstance(value, Tensor) or id(value) in listed or key.endswith(COUNTERS):
+            continue
+        listed.add(id(value))
+        layer, role = owned[id(value)]
+        shape, trained = tuple(value.shape), value.requires_grad
+        found.append(Parameter(key, layer, role, shape, _name(value.dtype), trained))
+    return tuple(found)
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The first floating type among its parameters and buffers; the default without one."""
+    for each in (*model.parameters(), *model.buffers()):
+        if each.is_floating_point():
+            return each.dtype
+    return torch.get_default_dtype()
+
+
+def as_tensors(inputs: Sequence[np.ndarray], dtype: torch.dtype) -> list[Tensor]:
+    """Copies; floating ones in `dtype`, others as they are."""
+    made = [torch.from_numpy(np.array(each)) for each in inputs]
+    return [each.to(dtype) if each.is_floating_point() else each for each in made]
+
+
+def attempt(action: Callable[[], Any], given: Sequence[Tensor]) -> Any:
+    """Run a model. What it raises becomes an `InputError` that names the line in its own code."""
+    try:
+        return action()
+    except InputError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{tuple(each.shape)} {_name(each.dtype)}" for each in given)
+        raise InputError(
+            f"the model does not run on inputs of {shapes or 'no shape'} (batch first): "
+            f"{said(error)}{culprit(error)}. Give the inputs that it takes: their shapes, or "
+            "arrays of the right type (whole numbers for an embedding)."
+        ) from error
+
+
+def said(error: BaseException) -> str:
+    """An exception in one line: its type and the first lines of its message."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500].rstrip('.')}" if text else type(error).__name__
+
+
+def culprit(error: BaseException) -> str:
+    """Where in the user's code an exception was raised; empty where none of it was running."""
+    ours = (str(Path(__file__).parent), str(Path(torch.__file__).parent), "<frozen importlib")
+    frames = [
+        each
+        for each in traceback.extract_tb(error.__traceback__)
+        if not each.filename.startswith(ours) and "importlib" not in each.filename
+    ]
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f" ({last.filename}, line {last.lineno}, in {last.name}: {last.line})"
+
+
+def _leading_out(watch: Watch) -> tuple[Node, ...]:
+    """All layers' calls, and the functions that lead to one or to an output."""
+    read = set(watch.outputs)
+    kept = []
+    for node in reversed(watch.nodes):
+        if node.name in read or node.name not in watch.loose:
+            kept.append(node)
+            read.update(node.inputs)
+    return tuple(kept[::-1])
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

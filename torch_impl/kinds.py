@@ -1,0 +1,359 @@
+"""What a layer or a function is, in the terms of `parity.check.graph`: its kind and its settings.
+
+A module and a call of the function that it wraps go by the same rules, `Rule`s: each reads its
+values as attributes, of the module or of the function's arguments under the module's names
+(`torch_impl.functions`), and has the first input and the first output at hand, so that what
+depends on sizes ("same", ceil_mode, adaptive pools) is worked out for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Kind = tuple[str, dict[str, Any]]
+Rule = Callable[[Any, Tensor, Tensor], Kind]
+
+
+def of_module(module: nn.Module) -> Rule | None:
+    """The rule of a module that is described as one layer; None of one to look into."""
+    for base in type(module).__mro__:
+        if base in MODULES:
+            return MODULES[base]
+    return _dropout if type(module).__name__ in DROPOUTS else None
+
+
+def plain(kind: str) -> Rule:
+    """A kind without settings."""
+    return lambda given, x, y: (kind, {})
+
+
+def conv(given: Any, x: Tensor, y: Tensor) -> Kind:
+    weight = given.weight
+    n = weight.ndim - 2
+    kernel, strides, dilation = (
+        _each(value, n) for value in (list(weight.shape[2:]), given.stride, given.dilation)
+    )
+    depthwise = given.groups == x.shape[1] > 1 and n < 3
+    settings = {
+        "kernel_size": kernel,
+        "strides": strides,
+        "dilation": dilation,
+        "groups": given.groups,
+        "padding": _conv_padding(given.padding, kernel, dilation),
+        "bias": given.bias is not None,
+    }
+    if getattr(given, "padding_mode", "zeros") != "zeros":
+        settings["padding_mode"] = given.padding_mode
+    return f"{'depthwise_' if depthwise else ''}conv{n}d", settings
+
+
+def conv_transpose(given: Any, x: Tensor, y: Tensor) -> Kind:
+    n = given.weight.ndim - 2
+    crops, extra = _each(given.padding, n), _each(given.output_padding, n)
+    return f"conv_transpose{n}d", {
+        "kernel_size": list(given.weight.shape[2:]),
+        "strides": _each(given.stride, n),
+        "dilation": _each(given.dilation, n),
+        "groups": given.groups,
+        "padding": [[crop, crop - more] for crop, more in zip(crops, extra, strict=True)],
+        "bias": given.bias is not None,
+    }
+
+
+def dense(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return "dense", {"bias": given.bias is not None}
+
+
+def batch_norm(given: Any, x: Tensor, y: Tensor) -> Kind:
+    kept = None if given.momentum is None else 1 - given.momentum
+    return "batch_norm", {"momentum": kept, "unbiased": True, **_norm(given)}
+
+
+def layer_norm(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return "layer_norm", {**_norm(given), "size": math.prod(_tuple(given.normalized_shape))}
+
+
+def rms_norm(given: Any, x: Tensor, y: Tensor) -> Kind:
+    epsilon = torch.finfo(x.dtype).eps if given.eps is None else given.eps
+    size = math.prod(_tuple(given.normalized_shape))
+    return "rms_norm", {
+        "epsilon": epsilon,
+        "scale": given.weight is not None,
+        "center": False,
+        "size": size,
+    }
+
+
+def group_norm(given: Any, x: Tensor, y: Tensor) -> Kind:
+    size = math.prod(x.shape[1:]) // given.num_groups
+    return "group_norm", {**_norm(given), "groups": given.num_groups, "size": size}
+
+
+def instance_norm(given: Any, x: Tensor, y: Tensor) -> Kind:
+    """A group norm of one channel each."""
+    settings = {**_norm(given), "groups": x.shape[1], "size": math.prod(x.shape[2:])}
+    return "group_norm", settings
+
+
+def embedding(given: Any, x: Tensor, y: Tensor) -> Kind:
+    frozen = given.padding_idx
+    return "embedding", {} if frozen is None else {"padding_idx": frozen}
+
+
+def recurrent(given: Any, x: Tensor, y: Tensor) -> Kind:
+    kind = {"LSTM": "lstm", "GRU": "gru"}.get(given.mode, "simple_rnn")
+    settings: dict[str, Any] = {
+        "units": given.hidden_size,
+        "layers": given.num_layers,
+        "bidirectional": given.bidirectional,
+        "bias": given.bias,
+        "activation": "relu" if given.mode == "RNN_RELU" else "tanh",
+        "sequences": True,
+    }
+    if kind != "simple_rnn":
+        settings["recurrent_activation"] = "sigmoid"
+    if kind == "gru":
+        settings["reset_after"] = True
+    if not given.batch_first:
+        settings["batch_first"] = False
+    if getattr(given, "proj_size", 0):
+        settings["projection"] = given.proj_size
+    return kind, settings
+
+
+def attention(given: Any, x: Tensor, y: Tensor) -> Kind:
+    settings: dict[str, Any] = {
+        "heads": given.num_heads,
+        "head_size": given.head_dim,
+        "bias": given.in_proj_bias is not None,
+    }
+    return "attention", settings if given.batch_first else {**settings, "batch_first": False}
+
+
+def leaky_relu(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return "leaky_relu", {"negative_slope": float(given.negative_slope)}
+
+
+def elu(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return "elu", {"alpha": float(given.alpha)}
+
+
+def celu(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return elu(given, x, y) if given.alpha == 1 else ("other:celu", {"alpha": float(given.alpha)})
+
+
+def gelu(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return "gelu", {"approximate": given.approximate == "tanh"}
+
+
+def softplus(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return "softplus", {} if given.beta == 1 else {"beta": float(given.beta)}
+
+
+def hardtanh(given: Any, x: Tensor, y: Tensor) -> Kind:
+    bounds = (given.min_val, given.max_val)
+    return ("relu6", {}) if bounds == (0, 6) else ("other:hardtanh", {"bounds": list(bounds)})
+
+
+def softmax(given: Any, x: Tensor, y: Tensor) -> Kind:
+    dim = given.dim
+    if dim is None:  # what PyTorch then takes, with a warning
+        dim = 0 if x.ndim in (0, 1, 3) else 1
+    return "softmax", {"axis": from_last(dim, x.ndim)}
+
+
+def softmax2d(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return "softmax", {"axis": -1}
+
+
+def max_pool(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return "max_pool", _pool(given, x, y, _each(given.dilation, y.ndim - 2))
+
+
+def average_pool(given: Any, x: Tensor, y: Tensor) -> Kind:
+    settings = _pool(given, x, y, [1] * (y.ndim - 2))
+    settings["count_include_pad"] = given.count_include_pad
+    if getattr(given, "divisor_override", None):
+        settings["divisor"] = given.divisor_override
+    return "average_pool", settings
+
+
+def adaptive(kind: str) -> Rule:
+    """Global where one value is left of each map; a plain pool where the sizes divide."""
+
+    def rule(given: Any, x: Tensor, y: Tensor) -> Kind:
+        before, after = list(x.shape[2:]), list(y.shape[2:])
+        if all(size == 1 for size in after):
+            return f"global_{kind}", {}
+        if any(b % a for b, a in zip(before, after, strict=True)):
+            return f"other:adaptive_{kind}", {"size": after}
+        size = [b // a for b, a in zip(before, after, strict=True)]
+        more = {"count_include_pad": True} if kind == "average_pool" else {}
+        return kind, {"size": size, "strides": size, "padding": [[0, 0]] * len(size), **more}
+
+    return rule
+
+
+def flatten(given: Any, x: Tensor, y: Tensor) -> Kind:
+    return ("flatten", {}) if y.ndim == 2 and len(x) == len(y) else reshape(given, x, y)
+
+
+def reshape(given: Any, x: Tensor, y: Tensor) -> Kind:
+    """A reshape that leaves (batch, all the rest) is a flatten, whatever it was called."""
+    if y.ndim == 2 < x.ndim and len(x) == len(y):
+        return "flatten", {}
+    return "reshape", {"shape": list(y.shape[1:])}
+
+
+def pad(given: Any, x: Tensor, y: Tensor) -> Kind:
+    """`padding` of the last dimensions, in their order; PyTorch counts from the last."""
+    padding = _tuple(given.padding)
+    pairs = [list(padding[at : at + 2]) for at in range(0, len(padding), 2)]
+    mode = getattr(given, "mode", None) or _PAD_MODES.get(type(given).__name__[:4], "constant")
+    return "pad", {
+        "padding": pairs[::-1],
+        "mode": mode,
+        "value": float(getattr(given, "value", None) or 0),
+    }
+
+
+_PAD_MODES = {"Refl": "reflect", "Repl": "replicate", "Circ": "circular"}
+
+
+def upsample(given: Any, x: Tensor, y: Tensor) -> Kind:
+    factors = [b / a for a, b in zip(x.shape[2:], y.shape[2:], strict=True)]
+    settings = {
+        "size": [int(each) if each.is_integer() else each for each in factors],
+        "interpolation": given.mode,
+    }
+    if given.align_corners is not None:
+        settings["align_corners"] = given.align_corners
+    return "upsample", settings
+
+
+def _dropout(given: Any, x: Tensor, y: Tensor) -> Kind:
+    rate = getattr(given, "p", getattr(given, "drop_prob", None))
+    return "dropout", {"rate": float(rate or 0)}
+
+
+dropout: Rule = _dropout
+
+
+def from_last(dim: int, ndim: int) -> int:
+    """A dimension counted from the last in channels-last terms.
+
+    >>> from_last(1, 4), from_last(1, 2), from_last(-1, 4), from_last(2, 3)
+    (-1, -1, -1, -1)
+    """
+    dim %= ndim
+    return -1 if ndim >= 4 and dim == 1 else dim - ndim
+
+
+def _norm(given: Any) -> dict[str, Any]:
+    return {
+        "epsilon": given.eps,
+        "scale": given.weight is not None,
+        "center": getattr(given, "bias", None) is not None,
+    }
+
+
+def _pool(given: Any, x: Tensor, y: Tensor, dilation: list[int]) -> dict[str, Any]:
+    n = y.ndim - 2
+    size = _each(given.kernel_size, n)
+    stride = given.stride if given.stride not in (None, (), []) else given.kernel_size
+    strides, padding = _each(stride, n), []
+    for at, before in enumerate(_each(given.padding, n)):
+        reached = (y.shape[2 + at] - 1) * strides[at] + dilation[at] * (size[at] - 1) + 1
+        more = reached - x.shape[2 + at] - before if given.ceil_mode else 0
+        padding.append([before, max(before, more)])
+    settings: dict[str, Any] = {"size": size, "strides": strides, "padding": padding}
+    return settings if set(dilation) == {1} else {**settings, "dilation": dilation}
+
+
+def _conv_padding(padding: Any, kernel: list[int], dilation: list[int]) -> list[list[int]]:
+    if padding == "valid":
+        padding = 0
+    if padding == "same":  # of stride 1, the only one that PyTorch takes it with
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [[total // 2, total - total // 2] for total in totals]
+    return [[each, each] for each in _each(padding, len(kernel))]
+
+
+def _each(value: Any, n: int) -> list[int]:
+    """One value per spatial direction.
+
+    >>> _each(2, 2), _each((1,), 2), _each((1, 3), 2)
+    ([2, 2], [1, 1], [1, 3])
+    """
+    values = [int(each) for each in _tuple(value)]
+    return values * n if len(values) == 1 else values
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,)
+
+
+# Modules that are one layer each, subclasses included; the first in a class's order counts. Others
+# are looked into.
+MODULES: dict[type[nn.Module], Rule] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), conv),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), conv_transpose),
+    nn.Linear: dense,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), batch_norm),
+    nn.LayerNorm: layer_norm,
+    nn.RMSNorm: rms_norm,
+    nn.GroupNorm: group_norm,
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), instance_norm),
+    nn.Embedding: embedding,
+    **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU), recurrent),
+    nn.MultiheadAttention: attention,
+    nn.PReLU: plain("prelu"),
+    nn.ReLU: plain("relu"),
+    nn.ReLU6: plain("relu6"),
+    nn.Hardtanh: hardtanh,
+    nn.LeakyReLU: leaky_relu,
+    nn.ELU: elu,
+    nn.CELU: celu,
+    nn.SELU: plain("selu"),
+    nn.GELU: gelu,
+    nn.SiLU: plain("silu"),
+    nn.Hardswish: plain("hard_silu"),
+    nn.Hardsigmoid: plain("hard_sigmoid"),
+    nn.Sigmoid: plain("sigmoid"),
+    nn.Tanh: plain("tanh"),
+    nn.Softmax: softmax,
+    nn.Softmax2d: softmax2d,
+    nn.Softplus: softplus,
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), max_pool),
+    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), average_pool),
+    **dict.fromkeys(
+        (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+        adaptive("average_pool"),
+    ),
+    **dict.fromkeys(
+        (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), adaptive("max_pool")
+    ),
+    nn.Flatten: flatten,
+    nn.Unflatten: reshape,
+    nn.Identity: plain("identity"),
+    **dict.fromkeys(
+        (
+            *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+            *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+        ),
+        dropout,
+    ),
+    nn.Upsample: upsample,
+    **{
+        getattr(nn, f"{mode}Pad{n}d"): pad
+        for mode in ("Zero", "Constant", "Reflection", "Replication", "Circular")
+        for n in (1, 2, 3)
+    },
+}
+# Libraries' own layers that drop whole paths; they are torchvision's and timm's names for it.
+DROPOUTS = ("StochasticDepth", "DropPath")

@@ -1,0 +1,459 @@
+"""One forward pass of any module, seen call by call: what was called, on what, and what it gave."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from parity.check.graph import INPUT, Node
+from torch_impl import functions, kinds
+
+ROOT = "self"  # the path of the model itself, in whose forward a function is called
+See = Callable[[str, Tensor], Tensor]
+
+
+@dataclass
+class _Frame:
+    """A module whose forward runs: what it got, and the tensor to write to if it works in place."""
+
+    given: list[Tensor]
+    inputs: tuple[str, ...]
+    versions: list[int]
+    target: Tensor | None = None
+
+
+class Watch(TorchFunctionMode):
+    """Runs `model` once and lists its calls in `nodes`, the outputs' nodes in `outputs`.
+
+    Layers are modules that `torch_impl.kinds` knows; other modules are looked into, and the
+    functions that they call are nodes of their own. What is not seen even so, such as an
+    autograd.Function, is followed through the gradient's graph, and a module that gives out a
+    tensor of unknown origin becomes a node as a whole: `other:` and its class.
+
+    Tensors are followed by identity. One that is changed in place belongs to the call that
+    changed it last; its views likewise, told by the version that they share.
+
+    Arguments:
+        see: is called with a node's name and its output, and returns what the model goes on
+            with: that output, or another in its stead.
+        replaces: whether `see` may return another. A call in place then works on a copy, and what
+            goes on is written to where it would have written.
+        quiet: dropout is off, in modules and in functions.
+        precision: float64 reads float32 in the model's casts as float64.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        see: See = lambda name, output: output,
+        *,
+        replaces: bool = False,
+        quiet: bool = False,
+        precision: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.nodes: list[Node] = []
+        self.outputs: list[str] = []
+        self.loose: set[str] = set()  # nodes that are no module's
+        self.paths = {module: path or ROOT for path, module in model.named_modules()}
+        self._see, self._replaces, self._quiet = see, replaces, quiet
+        self._double = precision == torch.float64
+        self._owners = owners(model)
+        self._from: dict[int, tuple[Tensor, str, int]] = {}  # identity: itself, node, version
+        self._made_of: dict[int, tuple[Tensor, tuple[str, str]]] = {}  # of which bare parameter
+        self._written: dict[int, str] = {}  # the base of views: the last call that changed it
+        self._passed: dict[Any, str] = {}  # a step of the gradient's graph: its node
+        self._names: Counter[str] = Counter()
+        self._inside = 0  # depth of layers, in which functions are not looked at
+        self._frames: list[_Frame | None] = []
+        self._path: list[str] = []
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The model's outputs, in order, whatever they are nested in."""
+        for at, value in enumerate(inputs):
+            self._note(value, f"{INPUT}{at}")
+        handles = [each for module in self.paths for each in self._hook(module)]
+        try:
+            with self:
+                result = self.model(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        given = list(tensors(result))
+        self.outputs = [self._named(each) for each in given]
+        return given
+
+    # Modules ---------------------------------------------------------------------------------
+
+    def _hook(self, module: nn.Module) -> Iterator[Any]:
+        rule = kinds.of_module(module)
+        before = self._layer_begins if rule else self._module_begins
+        yield module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
+        yield module.register_forward_hook(self._layer_ends if rule else self._module_ends)
+
+    def _layer_begins(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        self._inside += 1
+        if self._inside > 1:
+            self._frames.append(None)
+            return None
+        frame = self._frame([args, kwargs], whole=True)
+        self._frames.append(frame)
+        if self._replaces and getattr(module, "inplace", False) is True:
+            frame.target = args[0]
+            return (args[0].clone(), *args[1:]), kwargs
+        return None
+
+    def _layer_ends(self, module: nn.Module, args: Any, result: Any) -> Any:
+        frame = self._frames.pop()
+        try:
+            if frame is None:
+                return None
+            rule, path = kinds.of_module(module), self.paths[module]
+            output = next(tensors(result), None)
+            if rule is None or output is None or not frame.given:
+                return None
+            kind, settings = rule(module, frame.given[0], output)
+            layer = path if any(True for _ in _weights(module)) else ""
+            return self._finish(path, kind, settings, layer, frame, result)
+        finally:
+            self._inside -= 1
+
+    def _module_begins(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        with self._aside():
+            self._path.append(self.paths[module])
+            self._frames.append(self._frame([args, kwargs]))
+
+    def _module_ends(self, module: nn.Module, args: Any, result: Any) -> Any:
+        path, frame = self._path.pop(), self._frames.pop()
+        if frame is None or self._inside:
+            return None
+        with self._aside():
+            found = [self._source(each) or self._origin(each) for each in tensors(result)]
+            if all(found) or not frame.inputs:
+                return None
+            kind = f"other:{type(module).__name__}"
+            layer = path if any(True for _ in module.parameters()) else ""
+            return self._finish(path, kind, {}, layer, frame, result)
+
+    def _frame(self, values: Any, whole: bool = False) -> _Frame:
+        """`whole`: a bare parameter among the values becomes a node too."""
+        given = list(tensors(values))
+        names = [
+            self._named(each, optional=True) if whole else self._source(each) for each in given
+        ]
+        versions = [each._version for each in given]
+        return _Frame(given, tuple(name for name in names if name), versions)
+
+    # Functions -------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._quiet:
+            args, kwargs = functions.without_dropout(function, args, kwargs)
+        if self._double:
+            function, args, kwargs = _widened(function, args, kwargs)
+        if self._inside:
+            return function(*args, **kwargs)
+        with self._aside():
+            return self._call(function, args, kwargs)
+
+    def _call(self, function: Any, args: Any, kwargs: Any) -> Any:
+        given = list(tensors([args, kwargs]))
+        sources = [self._source(each) for each in given]
+        if not any(sources):
+            return self._of_parameters(given, function(*args, **kwargs))
+        name = functions.name_of(function)
+        if name in functions.CONSTANT:
+            return function(*args, **kwargs)
+        if name in functions.TRANSPARENT:
+            result = function(*args, **kwargs)
+            for each in tensors(result):
+                if sources[0] and each is not given[0]:
+                    self._note(each, sources[0])
+            return result
+        frame = _Frame(given, (), [each._version for each in given])
+        used = args
+        if functions.in_place(function, kwargs):
+            frame.target = given[0]
+            if self._replaces:
+                used = (given[0].clone(), *args[1:])
+        result = function(*used, **kwargs)
+        written = result if frame.target is None or result is not None else used[0]
+        output = next(tensors(written), None)
+        if output is None:  # a size, a type
+            return result
+        first = next(each for each, source in zip(given, sources, strict=True) if source)
+        kind, settings = functions.describe(function, args, kwargs, first, output)
+        label = kind.removeprefix("other:")
+        kind, layer, role = self._parameter_of(kind, name, args, kwargs, given, sources)
+        if role:
+            settings = {**settings, "operation": label, "parameter": role}
+        if kind == "concatenate":
+            frame.inputs = tuple(filter(None, (self._named(each, True) for each in given)))
+        else:
+            frame.inputs = tuple(source for source in sources if source)
+        path = f"{self._path[-1] if self._path else ROOT}/{role or label}"
+        finished = self._finish(path, kind, settings, layer, frame, written, name, loose=True)
+        return result if result is None else finished
+
+    def _parameter_of(
+        self, kind: str, name: str, args: Any, kwargs: Any, given: Any, sources: Any
+    ) -> tuple[str, str, str]:
+        """The kind with regard to bare parameters, the layer that owns one, and its role."""
+        weight = functions.weight_of(name, args, kwargs)
+        if isinstance(weight, Tensor):
+            owner = self._origin(weight)
+            return kind, owner[0] if owner else "", ""
+        bare = [self._origin(each) for each in given]
+        found = [owner for owner, source in zip(bare, sources, strict=True) if owner and not source]
+        if not found or kind == "concatenate":
+            return kind, "", ""
+        layer, role = found[0]
+        if kind in ("add", "subtract", "multiply", "other:divide") and len(given) == 2:
+            return "scale", layer, role
+        return kind, layer, ""
+
+    def _of_parameters(self, given: list[Tensor], result: Any) -> Any:
+        """What is made of a bare parameter alone, such as a view of it, still stands for it."""
+        owner = next(filter(None, map(self._origin, given)), None)
+        for each in tensors(result) if owner else ():
+            if id(each) not in self._owners:
+                self._made_of[id(each)] = (each, owner)
+        return result
+
+    # Nodes -----------------------------------------------------------------------------------
+
+    def _finish(
+        self,
+        path: str,
+        kind: str,
+        settings: dict[str, Any],
+        layer: str,
+        frame: _Frame,
+        result: Any,
+        function: str = "",
+        loose: bool = False,
+    ) -> Any:
+        """List a call's node or nodes, and return its result as the model goes on with it."""
+        name, pieces = "", function in functions.PIECES
+        count = sum(1 for _ in tensors(result))
+        number = 0
+
+        def goes_on(output: Tensor) -> Tensor:
+            nonlocal name, number
+            if pieces:
+                own, more = self._unique(path), {"output": number, "of": count}
+                self._list(own, "select", frame.inputs, output, "", more, loose)
+            elif number == 0:
+                own = name = self._unique(path)
+                self._list(own, kind, frame.inputs, output, layer, settings, loose)
+            else:
+                own = f"{name}/output{number}"
+                self._list(own, "select", (name,), output, "", {"output": number}, loose=True)
+            number += 1
+            return self._go_on(own, output, frame)
+
+        with self._aside():
+            finished = _mapped(result, goes_on)
+            if frame.target is not None and self._replaces:
+                # Into where it would have written: other names of that tensor see it as well.
+                value = next(tensors(finished))
+                frame.target.copy_(value)
+                self._note(frame.target, name)
+                finished = frame.target
+            for each, version in zip(frame.given, frame.versions, strict=True):
+                if each._version != version and id(each) not in self._owners:
+                    self._note(each, name)
+                    self._written[id(_base(each))] = name
+        return finished
+
+    def _go_on(self, name: str, output: Tensor, frame: _Frame) -> Tensor:
+        unchanged = any(
+            each is output and each._version == version
+            for each, version in zip(frame.given, frame.versions, strict=True)
+        )
+        if unchanged:  # an identity: its input keeps its own name
+            output = output.view_as(output)
+        after = self._see(name, output)
+        self._note(after, name)
+        return after
+
+    def _list(
+        self,
+        name: str,
+        kind: str,
+        inputs: tuple[str, ...],
+        output: Tensor,
+        layer: str,
+        settings: dict[str, Any],
+        loose: bool,
+    ) -> None:
+        settings = {**settings, "dtype": str(output.dtype).removeprefix("torch.")}
+        if layer:
+            settings["trainable"] = any(
+                each.requires_grad
+                for each in self.model.parameters()
+                if self._owners.get(id(each), ("", ""))[0] == layer
+            )
+        if loose:
+            self.loose.add(name)
+        self.nodes.append(Node(name, kind, inputs, tuple(output.shape[1:]), layer, settings))
+
+    def _unique(self, name: str) -> str:
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}#{self._names[name]}"
+
+    # Where a tensor is from --------------------------------------------------------------------
+
+    def _note(self, value: Tensor, name: str) -> None:
+        self._from[id(value)] = (value, name, value._version)
+        if value.grad_fn is not None:
+            self._passed[value.grad_fn] = name
+
+    def _source(self, value: Tensor) -> str | None:
+        """The node that gave a tensor; None of a parameter, a constant or an unknown one."""
+        if id(value) in self._from:
+            _, name, version = self._from[id(value)]
+            changed = version != value._version
+            return self._written.get(id(_base(value)), name) if changed else name
+        if self._origin(value) or value.grad_fn is None:
+            return None
+        return self._followed(value)
+
+    def _followed(self, value: Tensor) -> str | None:
+        """A tensor that no call is known to have given, back along the gradient's graph."""
+        found, bare = [], None
+        ahead, seen = [value.grad_fn], set()
+        while ahead:
+            step = ahead.pop(0)
+            if step is None or step in seen:
+                continue
+            seen.add(step)
+            if step in self._passed:
+                found.append(self._passed[step])
+            elif hasattr(step, "variable"):  # where a leaf's gradient gathers
+                leaf = step.variable
+                bare = bare or self._owners.get(id(leaf))
+                found += [self._from[id(leaf)][1]] if id(leaf) in self._from else []
+            else:
+                ahead += [each for each, _ in step.next_functions]
+        if not found:
+            if bare:
+                self._made_of[id(value)] = (value, bare)
+            return None
+        label = value.grad_fn.name().removesuffix("Backward")  # type: ignore[union-attr]
+        path = f"{self._path[-1] if self._path else ROOT}/{label}"
+        frame = _Frame([], tuple(dict.fromkeys(found)), [])
+        layer = bare[0] if bare else ""
+        name = self._unique(path)
+        self._list(name, f"other:{label}", frame.inputs, value, layer, {}, loose=True)
+        self._note(value, name)
+        self._see(name, value)
+        return name
+
+    def _origin(self, value: Tensor) -> tuple[str, str] | None:
+        """Layer and role of the bare parameter that a tensor is, or is made of alone."""
+        if id(value) in self._owners:
+            return self._owners[id(value)]
+        return self._made_of[id(value)][1] if id(value) in self._made_of else None
+
+    def _named(self, value: Tensor, optional: bool = False) -> str:
+        """The node of a tensor; a bare parameter or, unless optional, a constant becomes one."""
+        with self._aside():
+            name, owner = self._source(value), self._origin(value)
+            if name or (optional and not owner):
+                return name or ""
+            layer, role = owner or ("", "constant")
+            name = self._unique(f"{layer or ROOT}/{role}")
+            kind = "scale" if owner else "other:constant"
+            settings = {"parameter": role} if owner else {}
+            self._list(name, kind, (), value, layer, settings, loose=True)
+            self._note(value, name)
+            self._see(name, value)
+            return name
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Our own use of tensors, which is no call of the model's."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+
+def owners(model: nn.Module) -> dict[int, tuple[str, str]]:
+    """Of every parameter and buffer that `state_dict` has, by identity: its layer and its role
+    there. What lies below a module that is one layer belongs to that layer."""
+    layers = [path or ROOT for path, each in model.named_modules() if kinds.of_module(each)]
+    found: dict[int, tuple[str, str]] = {}
+    for key, value in model.state_dict(keep_vars=True).items():
+        if not isinstance(value, Tensor) or id(value) in found:
+            continue
+        path, _, role = key.rpartition(".")
+        for layer in layers:  # the outermost first
+            if layer == ROOT or path.startswith(layer + "."):
+                path, role = layer, key if layer == ROOT else key.removeprefix(layer + ".")
+                break
+        found[id(value)] = (path or ROOT, role)
+    return found
+
+
+def tensors(values: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and dicts, in order."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        for each in values.values():
+            yield from tensors(each)
+    elif isinstance(values, (tuple, list)):
+        for each in values:
+            yield from tensors(each)
+
+
+def _mapped(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same nest with other tensors in it; the same object where none is another."""
+    if isinstance(values, Tensor):
+        return change(values)
+    if isinstance(values, dict):
+        items = {key: _mapped(value, change) for key, value in values.items()}
+        if all(items[key] is value for key, value in values.items()):
+            return values
+        return type(values)(items)
+    if isinstance(values, (tuple, list)):
+        parts = [_mapped(each, change) for each in values]
+        if all(part is each for part, each in zip(parts, values, strict=True)):
+            return values
+        named = hasattr(values, "_fields")
+        return type(values)(*parts) if named else type(values)(parts)
+    return values
+
+
+def _weights(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _base(value: Tensor) -> Tensor:
+    return value if value._base is None else value._base
+
+
+def _widened(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+    """A cast to float32 as one to float64: it was meant to keep the precision, not to lose it."""
+
+    def wide(value: Any) -> Any:
+        return torch.float64 if value is torch.float32 else value
+
+    if function is Tensor.float:
+        function = Tensor.double
+    return function, tuple(map(wide, args)), {name: wide(each) for name, each in kwargs.items()}
