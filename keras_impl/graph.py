@@ -1,0 +1,171 @@
+"""What a model is: its calls and its parameters. Its twin is `torch_impl/graph.py`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_impl.exact import precision
+from keras_impl.parameters import parameters
+from keras_impl.recorder import Recorder
+from parity.check.graph import INPUT, Graph, Node
+from parity.check.trace import draw_inputs
+from shared_data.errors import InputError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
+    """What the model is, from one forward run in inference mode.
+
+    Inputs: `input:0`, `input:1`, …, batch included, in the order in which the model takes them;
+    without them, a batch of two is drawn from what the model says of its inputs. Of a layer with
+    several outputs (a state, attention scores) the node is the first. Raises `InputError` where
+    inputs do not fit, or the model does not say enough of them.
+    """
+    given = fitted(model, inputs) if inputs else drawn(model)
+    with precision(precision_of(model)):
+        tensors = to_tensors(given)
+        run(model, tensors, training=False)  # builds what is built at its first call
+        recorder = Recorder(model, tensors)
+        with recorder.recording():
+            outputs = keras.tree.flatten(run(model, tensors, training=False))
+    names, lost = [], []
+    for at, output in enumerate(outputs):
+        name = recorder.trail.producer(output)
+        if name is None:  # the trail broke: the output is there nevertheless
+            name = f"output:{at}"
+            lost.append(Node(name, "other:unknown", (), tuple(output.shape[1:])))
+        names.append(name)
+    nodes = [*recorder.trail.leading_out(names), *lost]
+    return Graph(
+        framework="keras",
+        nodes=tuple(nodes),
+        parameters=parameters(model),
+        inputs=tuple(tuple(value.shape[1:]) for value in given.values()),
+        outputs=tuple(names),
+        semantics=_semantics(given),
+    )
+
+
+def run(model: keras.Model, tensors: list[Any], training: bool) -> Any:
+    """Call the model as its own `fit` would: with one input, or all of them in one structure."""
+    if hasattr(model, "_inputs_struct"):
+        packed = keras.tree.pack_sequence_as(model._inputs_struct, tensors)
+        return model(packed, training=training)
+    if len(tensors) == 1:
+        return model(tensors[0], training=training)
+    taken = [
+        each
+        for each in inspect.signature(model.call).parameters.values()
+        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    if len(taken) == len(tensors):
+        return model(*tensors, training=training)
+    return model(tensors, training=training)
+
+
+def precision_of(model: keras.Model) -> str:
+    """float64 where all of the model's floating variables are; else float32."""
+    types = {str(v.dtype) for v in model.weights if "float" in str(v.dtype)}
+    return "float64" if (types or {str(model.compute_dtype)}) == {"float64"} else "float32"
+
+
+def fitted(model: keras.Model, inputs: Arrays) -> dict[str, np.ndarray]:
+    """The inputs in order, in the types that the model takes: floating ones in its precision.
+
+    Raises `InputError` where their number or shapes are not the model's.
+    """
+    floating = precision_of(model)
+    values = [np.asarray(inputs[name]) for name in _numbered(inputs)]
+    wanted = _declared(model)
+    if wanted is None:
+        types = [floating if value.dtype.kind == "f" else value.dtype.name for value in values]
+    else:
+        if len(wanted) != len(values):
+            shapes = ", ".join(_shown(shape) for shape, _ in wanted)
+            raise InputError(
+                f"the model {model.name} takes {len(wanted)} inputs, but got {len(values)}. Give "
+                f"one of each: {shapes} (without the batch)."
+            )
+        for at, (value, (shape, _)) in enumerate(zip(values, wanted, strict=True)):
+            if not _fits(value.shape[1:], shape):
+                raise InputError(
+                    f"{INPUT}{at} of the model {model.name}: got {_shown(value.shape[1:])}, "
+                    f"expected {_shown(shape)} (both without the batch)."
+                )
+        types = [floating if "float" in dtype else dtype for _, dtype in wanted]
+    pairs = zip(values, types, strict=True)
+    return {f"{INPUT}{at}": value.astype(dtype) for at, (value, dtype) in enumerate(pairs)}
+
+
+def drawn(model: keras.Model, batch: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
+    """Inputs as the model says it takes them; whole numbers are below its smallest embedding's
+    number of rows. Raises `InputError` where it leaves a size open, or does not say anything."""
+    wanted = _declared(model)
+    if wanted is None or any(side is None for shape, _ in wanted for side in shape):
+        said = "nothing" if wanted is None else ", ".join(_shown(shape) for shape, _ in wanted)
+        raise InputError(
+            f"the model {model.name} does not say the whole shape of its inputs (it says {said}): "
+            "give the shapes, without the batch."
+        )
+    given = draw_inputs(tuple(tuple(shape) for shape, _ in wanted), batch, seed)
+    rows = [
+        layer.input_dim
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Embedding)
+    ]
+    rng = np.random.default_rng(seed)
+    for name, (_, dtype) in zip(given, wanted, strict=True):
+        if "float" not in dtype:
+            given[name] = rng.integers(0, min(rows, default=2), given[name].shape)
+    return fitted(model, given)
+
+
+def to_tensors(given: Arrays) -> list[Any]:
+    return [keras.ops.convert_to_tensor(value, dtype=value.dtype.name) for value in given.values()]
+
+
+def _declared(model: keras.Model) -> list[tuple[tuple[int | None, ...], str]] | None:
+    """Shape without the batch and dtype of each input, where the model says so."""
+    if not hasattr(model, "_inputs_struct"):
+        return None
+    inputs = keras.tree.flatten(model._inputs_struct)
+    return [(tuple(each.shape[1:]), str(each.dtype)) for each in inputs]
+
+
+def _fits(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    same = zip(got, wanted, strict=False)
+    return len(got) == len(wanted) and all(b is None or a == b for a, b in same)
+
+
+def _numbered(inputs: Arrays) -> list[str]:
+    """`input:0`, `input:1`, … without a gap."""
+    names = [f"{INPUT}{at}" for at in range(len(inputs))]
+    if set(names) != set(inputs):
+        raise InputError(
+            f"inputs are called {', '.join(map(str, inputs))}; expected {', '.join(names)}, in the "
+            "order in which the model takes them."
+        )
+    return names
+
+
+def _shown(shape: tuple[int | None, ...]) -> str:
+    return "x".join("?" if side is None else str(side) for side in shape) or "(a number each)"
+
+
+def _semantics(given: Arrays) -> dict[str, Any]:
+    backend = keras.backend.backend()
+    return {
+        "keras": keras.__version__,
+        "backend": backend,
+        backend: version(backend),
+        "floatx": keras.config.floatx(),
+        "image_data_format": keras.config.image_data_format(),
+        "input_dtypes": [value.dtype.name for value in given.values()],
+    }

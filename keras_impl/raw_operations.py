@@ -1,0 +1,84 @@
+"""Follow tensors through TensorFlow's own operations: what a model computes outside of any layer.
+
+`x + y`, `x[:, 0]`, `tf.nn.relu(x)` in a subclassed model call no layer and no operation of Keras.
+TensorFlow tells a callback of every operation that it executes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+# What hands on what it got: no node, unless types tell that it is something else.
+PASSING = ("Identity", "Cast", "Snapshot", "StopGradient", "PreventGradient", "EnsureShape")
+# What looks at a tensor's form alone.
+BLIND = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")
+RESHAPING = ("Reshape", "ExpandDims", "Squeeze")
+# What is made so of a bare parameter alone still stands for it.
+STANDING = ("ReadVariableOp", "BroadcastTo", "Tile", *PASSING, *RESHAPING)
+PIECES = ("Split", "SplitV", "Unpack")
+KINDS = {
+    **dict.fromkeys(RESHAPING, "reshape"),
+    **dict.fromkeys(("Add", "AddV2", "AddN", "BiasAdd"), "add"),
+    **dict.fromkeys(("Div", "RealDiv"), "other:divide"),
+    **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2"), "other:matmul"),
+    **dict.fromkeys(("StridedSlice", "Slice", "GatherV2", "ResourceGather", *PIECES), "select"),
+    **{"Sub": "subtract", "Mul": "multiply", "ConcatV2": "concatenate", "Pack": "other:stack"},
+    **{"Transpose": "permute", "Mean": "mean", "Pow": "other:power", "Softmax": "softmax"},
+    **{name: name.lower() for name in ("Relu", "Relu6", "Selu", "Sigmoid", "Tanh", "Softplus")},
+}
+
+Heard = Callable[[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]], None]
+
+
+@contextmanager
+def heard(tell: Heard) -> Iterator[None]:
+    """`tell(operation, inputs, attributes, outputs)` of all that TensorFlow executes eagerly.
+
+    Keras' other backends tell nothing.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow.python.framework import op_callbacks
+
+    def callback(
+        operation: Any,
+        inputs: Any,
+        attributes: Any,
+        outputs: Any,
+        op_name: Any = None,
+        graph: Any = None,
+    ) -> None:
+        if graph is None:
+            name = operation.decode() if isinstance(operation, bytes) else str(operation)
+            pairs = dict(zip(attributes[::2], attributes[1::2], strict=True))
+            tell(name, tuple(inputs), pairs, tuple(outputs))
+
+    op_callbacks.add_op_callback(callback)
+    try:
+        yield
+    finally:
+        op_callbacks.remove_op_callback(callback)
+
+
+def copy(tensor: Any) -> Any:
+    """The same numbers in a tensor of their own, its mask with it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        copied = tf.identity(tensor)
+    else:
+        copied = keras.ops.copy(tensor)
+    mask = getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        copied._keras_mask = mask
+    return copied
+
+
+def handle(variable: keras.Variable) -> Any:
+    """What operations that read the variable are given."""
+    return getattr(variable.value, "handle", variable.value)
