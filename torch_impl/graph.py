@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parity.check.graph import Graph, Node, Parameter
+from parity.check.graph import INPUT, Graph, Node, Parameter
 from shared_data.errors import InputError
+from torch_impl import recurrent
 from torch_impl.watching import Watch, owners
 
 COUNTERS = "num_batches_tracked"  # how often a batch norm was called: no weight, no statistic
 
 
-def describe(model: nn.Module, inputs: Sequence[np.ndarray]) -> Graph:
+def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
     """The graph of a model, from one forward in evaluation mode; the model is left as it was.
 
-    `inputs` with their batch, in the model's own layout; those of floating type are cast to the
-    model's. Functions whose results lead to no output are left out.
+    `inputs` are `input:0`, `input:1`, …, in the model's own layout, batch included; those of
+    floating type are cast to the model's. Functions whose results lead to no output are left out.
 
     Raises `InputError` where the model does not run on them, gives out no tensor, or calls nothing.
     """
@@ -79,9 +80,10 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return torch.get_default_dtype()
 
 
-def as_tensors(inputs: Sequence[np.ndarray], dtype: torch.dtype) -> list[Tensor]:
-    """Copies; floating ones in `dtype`, others as they are."""
-    made = [torch.from_numpy(np.array(each)) for each in inputs]
+def as_tensors(inputs: Mapping[str, np.ndarray], dtype: torch.dtype) -> list[Tensor]:
+    """Copies, in the order of their numbers; floating ones in `dtype`, others as they are."""
+    ordered = [inputs[f"{INPUT}{at}"] for at in range(len(inputs))]
+    made = [torch.from_numpy(np.array(each)) for each in ordered]
     return [each.to(dtype) if each.is_floating_point() else each for each in made]
 
 
@@ -124,7 +126,7 @@ def _leading_out(watch: Watch) -> tuple[Node, ...]:
     """All layers' calls, and the functions that lead to one or to an output."""
     read = set(watch.outputs)
     kept = []
-    for node in reversed(watch.nodes):
+    for node in reversed(recurrent.summed_up(watch.nodes, watch.outputs)):
         if node.name in read or node.name not in watch.loose:
             kept.append(node)
             read.update(node.inputs)

@@ -8,6 +8,7 @@ depends on sizes ("same", ceil_mode, adaptive pools) is worked out for them.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +72,7 @@ def dense(given: Any, x: Tensor, y: Tensor) -> Kind:
 
 def batch_norm(given: Any, x: Tensor, y: Tensor) -> Kind:
     kept = None if given.momentum is None else 1 - given.momentum
-    return "batch_norm", {"momentum": kept, "unbiased": True, **_norm(given)}
+    return "batch_norm", {"momentum": kept, "unbiased": _unbiased(given, x), **_norm(given)}
 
 
 def layer_norm(given: Any, x: Tensor, y: Tensor) -> Kind:
@@ -252,6 +253,23 @@ def from_last(dim: int, ndim: int) -> int:
     """
     dim %= ndim
     return -1 if ndim >= 4 and dim == 1 else dim - ndim
+
+
+def _unbiased(given: Any, x: Tensor) -> bool:
+    """Which variance of the batch a batch norm remembers. A user's own class is tried out."""
+    own = isinstance(given, nn.Module) and type(given).__module__.partition(".")[0] != "torch"
+    if not own or given.running_var is None or not given.momentum:
+        return True
+    tried = copy.deepcopy(given).train()
+    with torch.no_grad():
+        tried.running_var.zero_()
+        tried(x.detach().clone())
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        biased, unbiased = (
+            given.momentum * x.detach().var(axes, correction=correction) for correction in (0, 1)
+        )
+        off = [(tried.running_var - each).abs().sum() for each in (biased, unbiased)]
+    return bool(off[1] < off[0])
 
 
 def _norm(given: Any) -> dict[str, Any]:

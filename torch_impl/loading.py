@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from shared_data.errors import InputError, listed
 from torch_impl.graph import COUNTERS, culprit, said
@@ -68,8 +69,7 @@ def set_weights(model: nn.Module, path: Path) -> None:
         if key not in state
     ]
     for key, value in state.items():
-        lazy = isinstance(value, nn.parameter.UninitializedTensorMixin)
-        if key in given and not lazy and given[key].shape != value.shape:
+        if key in given and not is_lazy(value) and given[key].shape != value.shape:
             wrong.append(f"{key}: {_shape(given[key])} in the file, {_shape(value)} in the model")
     if wrong:
         prefixed = all(key.startswith("module.") for key in given)
@@ -94,7 +94,7 @@ def _parts(spec: str) -> tuple[str, str]:
 def _file(spec: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(
-            f"{spec}: there is no file {path} (from {Path.cwd()}). Expected {FORMS}; check the path."
+            f"{spec}: there is no file {path} (from {Path.cwd()}). Expected {FORMS}; check it."
         )
     _importable(path.resolve().parent)
     _importable(Path.cwd())
@@ -194,11 +194,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).partition("WeightsUnpickler error:")[2].strip().splitlines()
+        told = str(error).partition("WeightsUnpickler error:")[2].strip().splitlines()
+        reason = f" ({told[0].rstrip('.')})" if told else ""
         raise InputError(
-            f"{path} holds more than tensors, and code in a file is not run"
-            f"{f' ({reason[0].rstrip(".")})' if reason else ''}: expected a state dict. Save it "
-            "with torch.save(model.state_dict(), path)."
+            f"{path} holds more than tensors, and code in a file is not run{reason}: expected a "
+            "state dict. Save it with torch.save(model.state_dict(), path)."
         ) from None
     except Exception as error:
         raise InputError(f"{path} is no file of torch.save, or damaged: {said(error)}.") from None
@@ -225,8 +225,7 @@ def _raised(error: Exception) -> str:
 
 
 def _shape(value: Tensor) -> str:
-    lazy = isinstance(value, nn.parameter.UninitializedTensorMixin)
-    return "of a shape not known before its first call" if lazy else str(list(value.shape))
+    return "of a shape not known yet" if is_lazy(value) else str(list(value.shape))
 
 
 def _meant(name: str, known: list[str], short: bool = False) -> str:

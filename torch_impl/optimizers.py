@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class Optimizer:
     Subclasses have `defaults`, which say what may be set, and the change of one parameter.
     """
 
-    defaults: Mapping[str, float] = {}
+    defaults: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, parameters: Iterable[Tensor], **settings: float) -> None:
         self.parameters = list(parameters)
@@ -58,7 +59,7 @@ class Optimizer:
 class Adam(Optimizer):
     """w -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon)."""
 
-    defaults = {
+    defaults: ClassVar[Mapping[str, float]] = {
         "learning_rate": 0.001,
         "beta_1": 0.9,
         "beta_2": 0.999,
@@ -79,13 +80,17 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with a weight decay by default."""
 
-    defaults = {**Adam.defaults, "weight_decay": 0.004}
+    defaults: ClassVar[Mapping[str, float]] = {**Adam.defaults, "weight_decay": 0.004}
 
 
 class SGD(Optimizer):
     """v = momentum v - lr g; w += v."""
 
-    defaults = {"learning_rate": 0.01, "momentum": 0.0, "weight_decay": 0.0}
+    defaults: ClassVar[Mapping[str, float]] = {
+        "learning_rate": 0.01,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+    }
 
     def change(self, at: int, gradient: Tensor) -> Tensor:
         step = gradient * self.settings["learning_rate"]
@@ -99,7 +104,7 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """v = rho v + (1 - rho) g^2; w -= lr g / sqrt(v + epsilon), by way of a momentum if any."""
 
-    defaults = {
+    defaults: ClassVar[Mapping[str, float]] = {
         "learning_rate": 0.001,
         "rho": 0.9,
         "momentum": 0.0,

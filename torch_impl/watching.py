@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from parity.check.graph import INPUT, Node
-from torch_impl import functions, kinds
+from parity.check.graph import INPUT, Graph, Node
+from torch_impl import functions, kinds, recurrent
 
 ROOT = "self"  # the path of the model itself, in whose forward a function is called
 See = Callable[[str, Tensor], Tensor]
@@ -47,6 +47,7 @@ class Watch(TorchFunctionMode):
             goes on is written to where it would have written.
         quiet: dropout is off, in modules and in functions.
         precision: float64 reads float32 in the model's casts as float64.
+        graph: what the model is known to be: of recurrent nodes, what is read of them.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Watch(TorchFunctionMode):
         replaces: bool = False,
         quiet: bool = False,
         precision: torch.dtype | None = None,
+        graph: Graph | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -66,6 +68,7 @@ class Watch(TorchFunctionMode):
         self.paths = {module: path or ROOT for path, module in model.named_modules()}
         self._see, self._replaces, self._quiet = see, replaces, quiet
         self._double = precision == torch.float64
+        self._lasts = {n.name: n for n in graph.nodes if "last" in n.settings} if graph else {}
         self._owners = owners(model)
         self._from: dict[int, tuple[Tensor, str, int]] = {}  # identity: itself, node, version
         self._made_of: dict[int, tuple[Tensor, tuple[str, str]]] = {}  # of which bare parameter
@@ -226,8 +229,8 @@ class Watch(TorchFunctionMode):
     def _of_parameters(self, given: list[Tensor], result: Any) -> Any:
         """What is made of a bare parameter alone, such as a view of it, still stands for it."""
         owner = next(filter(None, map(self._origin, given)), None)
-        for each in tensors(result) if owner else ():
-            if id(each) not in self._owners:
+        for each in tensors(result):
+            if owner and id(each) not in self._owners:
                 self._made_of[id(each)] = (each, owner)
         return result
 
@@ -261,10 +264,15 @@ class Watch(TorchFunctionMode):
                 own = f"{name}/output{number}"
                 self._list(own, "select", (name,), output, "", {"output": number}, loose=True)
             number += 1
-            return self._go_on(own, output, frame)
+            if own in self._lasts:
+                self._note(output, own)
+                return output
+            return self._go_on(own, output, frame, kind)
 
         with self._aside():
             finished = _mapped(result, goes_on)
+            if name in self._lasts:
+                finished = self._of_last(name, finished)
             if frame.target is not None and self._replaces:
                 # Into where it would have written: other names of that tensor see it as well.
                 value = next(tensors(finished))
@@ -277,13 +285,24 @@ class Watch(TorchFunctionMode):
                     self._written[id(_base(each))] = name
         return finished
 
-    def _go_on(self, name: str, output: Tensor, frame: _Frame) -> Tensor:
+    def _of_last(self, name: str, result: Any) -> Any:
+        """A recurrent layer of which only the end is read: that is what is seen, and goes on."""
+        settings = self._lasts[name].settings
+        seen = self._see(name, recurrent.last_of(result, settings))
+        result = recurrent.with_last(result, settings, seen)
+        for number, each in enumerate(tensors(result)):
+            self._note(each, f"{name}/output{number}" if number else name)
+        return result
+
+    def _go_on(self, name: str, output: Tensor, frame: _Frame, kind: str) -> Tensor:
         unchanged = any(
             each is output and each._version == version
             for each, version in zip(frame.given, frame.versions, strict=True)
         )
         if unchanged:  # an identity: its input keeps its own name
-            output = output.view_as(output)
+            # A dropout that is switched off gives out a tensor of its own, as when it is on.
+            off = self._quiet and kind == "dropout"
+            output = output.clone() if off else output.view_as(output)
         after = self._see(name, output)
         self._note(after, name)
         return after

@@ -1,0 +1,78 @@
+"""Describe or run a model in PyTorch: `python -m torch_impl.check REQUEST.json OUT`.
+
+    --describe    writes OUT/graph.json and OUT/weights.safetensors, the model's `state_dict`
+    --trace       writes OUT/trace.json and OUT/trace.safetensors
+
+Without either, both. The request is a `parity.check.trace.Request` as a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from parity import environment
+from parity.check.trace import Request, Trace
+from parity.cli import run
+from parity.experiment import Experiment
+from parity.recording import write_atomically
+
+MODULE = "torch_impl.check"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    return run(lambda: _work(options, arguments))
+
+
+def _work(options: argparse.Namespace, arguments: list[str]) -> int:
+    request = Request.read(options.request)
+    # What is decided there for a training of the study's networks goes for any model's.
+    like = Experiment.of(padding=0, threads=request.threads, precision="float64")
+    environment.enter(like, [MODULE, *arguments])
+
+    # Only now: PyTorch reads its environment when it is imported.
+    import torch
+    from safetensors.torch import save
+
+    from torch_impl.graph import describe
+    from torch_impl.loading import load
+    from torch_impl.tracing import inputs_of, trace
+
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    torch.manual_seed(request.seed)  # a builder draws the same weights every time
+    model = load(request.model, request.weights)
+    options.out.mkdir(parents=True, exist_ok=True)
+    graph = describe(model, inputs_of(request))
+    if not options.trace:
+        state = {
+            name: value.detach().cpu().contiguous().clone()
+            for name, value in model.state_dict().items()
+            if isinstance(value, torch.Tensor)
+        }
+        write_atomically(options.out / "weights.safetensors", save(state))
+        graph.write(options.out / "graph.json")
+    if not options.describe:
+        reference = Trace.read(Path(request.reference)) if request.reference else None
+        trace(model, graph, request, reference).write(options.out)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}",
+        description="Describe and run a PyTorch model for parity.check.",
+    )
+    parser.add_argument("request", type=Path, help="JSON file of the request")
+    parser.add_argument("out", type=Path, help="folder for what it writes")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--describe", action="store_true", help="the graph and the weights only")
+    only.add_argument("--trace", action="store_true", help="the trace only")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,302 @@
+"""Every number of a run of a model. Its twin is `keras_impl/tracing.py`.
+
+`parity.check.trace` lists what a trace holds. Each run starts from a copy of the model as it was
+given, so that runs do not touch one another, nor the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parity.check.graph import INPUT, Graph
+from parity.check.trace import STEPS, Request, Trace, draw_inputs, nudged
+from shared_data.errors import InputError
+from torch_impl import kinds, optimizers
+from torch_impl.forcing import Forced
+from torch_impl.graph import as_tensors, attempt
+from torch_impl.losses import Loss
+from torch_impl.training import environment
+from torch_impl.watching import See, Watch
+
+LEVELS = ("forward", "loss", "update", "trajectory")
+Arrays = dict[str, np.ndarray]
+
+
+def trace(
+    model: nn.Module, graph: Graph, request: Request, reference: Trace | None = None
+) -> Trace:
+    """Run the model as asked: as it is, nudged, and forced where there is a reference.
+
+    `graph` is what `describe` says of it; only its nodes and parameters are kept. Raises
+    `InputError` where the model does not run or what is asked does not fit it.
+    """
+    _check(request)
+    with _settings(request):
+        side = _Side(model, graph, request)
+        given = inputs_of(request)
+        made = Trace("torch", request.precision, side.run(given), environment=environment())
+        other = {name: nudged(value) for name, value in side.cast(given).items()}
+        made.keep_floor(side.run(other))
+        made.keep_floor(side.run(given, nudge=True))
+        if reference is not None and request.pairs and "loss" in request.levels:
+            forced = Forced(reference, request.pairs, getattr(torch, request.precision))
+            made.tensors |= side.forced(given, forced)
+            made.keep_floor(side.forced(other, forced.nudged()))
+            made.keep_floor(side.forced(given, replace(forced), nudge=True))
+        made.notes += side.notes
+    return made
+
+
+def inputs_of(request: Request) -> Arrays:
+    """The inputs of a request, from its file or drawn. Raises `InputError` where it is unfit."""
+    if request.inputs is None:
+        return draw_inputs(request.input_shapes, request.batch, request.seed)
+    return _arrays(request.inputs, INPUT)
+
+
+class _Side:
+    """A model and what it is run on."""
+
+    def __init__(self, model: nn.Module, graph: Graph, request: Request) -> None:
+        self.model, self.graph, self.request = model, graph, request
+        self.dtype: torch.dtype = getattr(torch, request.precision)
+        self.notes: list[str] = []
+        self.nodes = {node.name for node in graph.nodes}
+        self.trained = [each.name for each in graph.parameters if each.trained]
+        self.loss = None
+        if set(request.levels) - {"forward"}:
+            targets = _arrays(request.targets, "output:") if request.targets else {}
+            self.loss = Loss(graph, request, targets)
+
+    def cast(self, inputs: Arrays) -> Arrays:
+        floating = self.request.precision
+        return {
+            name: value.astype(floating) if value.dtype.kind == "f" else value
+            for name, value in inputs.items()
+        }
+
+    def run(self, inputs: Arrays, nudge: bool = False) -> Arrays:
+        """Everything but the forced run, by the names of a trace."""
+        found: Arrays = {}
+        if "forward" in self.request.levels:
+            recorder = _Recorder(self.nodes)
+            self._watched(self._fresh(nudge).eval(), as_tensors(inputs, self.dtype), recorder)
+            found |= self._ordered("forward", recorder.values)
+        if self.loss is not None:
+            found |= self._train(self._training(nudge), inputs)
+        return found
+
+    def forced(self, inputs: Arrays, forced: Forced, nudge: bool = False) -> Arrays:
+        assert self.loss is not None
+        model = self._training(nudge)
+        outputs = self._watched(model, as_tensors(inputs, self.dtype), forced, replaces=True)
+        loss = self.loss(outputs)
+        attempt(lambda: forced.backward(loss), outputs)
+        self._note(forced.notes)
+        found = self._ordered("forced/training", forced.own)
+        found |= self._ordered("forced/upstream", forced.handed_back())
+        return found | _under("forced/gradient", self._gradients(model))
+
+    def _train(self, model: nn.Module, inputs: Arrays) -> Arrays:
+        """The training run, a step, and the steps after it."""
+        assert self.loss is not None
+        levels, found = self.request.levels, Arrays()
+        given = as_tensors(inputs, self.dtype)
+        sources = [x.requires_grad_() if x.is_floating_point() else x for x in given]
+        recorder = _Recorder(self.nodes, gradients=True)
+        # A model may write on its input, which a tensor that wants a gradient does not allow.
+        outputs = self._watched(model, [x.clone() for x in sources], recorder)
+        if len(outputs) != len(self.graph.outputs):
+            self._note(
+                [
+                    f"in training the model gives out {len(outputs)} tensors, in inference "
+                    f"{len(self.graph.outputs)}: the loss is of the first ones alone"
+                ]
+            )
+        loss = self.loss(outputs)
+        if not loss.requires_grad:
+            raise InputError(
+                "the loss depends on no trained parameter: nothing to train, and no gradients to "
+                "compare. Ask for the level forward alone, or set requires_grad."
+            )
+        attempt(loss.backward, sources)
+        if "loss" in levels:
+            found |= self._ordered("training", recorder.values)
+            found["loss"] = loss.detach().numpy().copy()
+            found |= self._ordered("upstream", recorder.upstream())
+            found |= _under("gradient", self._gradients(model))
+            for at, x in enumerate(sources):
+                if x.is_floating_point():
+                    found[f"gradient/{INPUT}{at}"] = _array(_gradient(x))
+        losses = [loss.item()]
+        state = model.state_dict(keep_vars=True)
+        optimizer = optimizers.make(
+            self.request.optimizer,
+            [state[name] for name in self.trained],
+            self.request.optimizer_settings,
+        )
+        if set(levels) & {"update", "trajectory"}:
+            optimizer.step()
+        if "update" in levels:
+            found |= _under("update", self._weights(model))
+        if "trajectory" in levels:
+            for _ in range(STEPS - 1):
+                model.zero_grad(set_to_none=True)
+                again = self._watched(model, as_tensors(inputs, self.dtype))
+                loss = self.loss(again)
+                loss.backward()
+                losses.append(loss.item())
+                optimizer.step()
+            found["trajectory/loss"] = np.array(losses, self.request.precision)
+            found |= _under("trajectory", self._weights(model))
+        return found
+
+    def _watched(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Tensor],
+        see: See = lambda name, output: output,
+        replaces: bool = False,
+    ) -> list[Tensor]:
+        torch.manual_seed(self.request.seed)  # whatever draws, draws the same in every run
+        watch = Watch(
+            model,
+            see,
+            replaces=replaces,
+            quiet=model.training,
+            precision=self.dtype,
+            graph=self.graph,
+        )
+        outputs: list[Tensor] = attempt(lambda: watch.run(inputs), inputs)
+        return outputs
+
+    def _training(self, nudge: bool) -> nn.Module:
+        """In training mode, but for what drops."""
+        model = self._fresh(nudge).train()
+        for module in model.modules():
+            if kinds.of_module(module) is kinds.dropout:
+                module.eval()
+            elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+                module.dropout = 0.0
+        return model
+
+    def _fresh(self, nudge: bool) -> nn.Module:
+        """A copy in the precision asked for, its weights nudged or not."""
+        model = copy.deepcopy(self.model).to(self.dtype)
+        if nudge:
+            with torch.no_grad():
+                for each in (*model.parameters(), *model.buffers()):
+                    if each.is_floating_point():
+                        each.copy_(torch.from_numpy(nudged(_array(each))))
+        return model
+
+    def _gradients(self, model: nn.Module) -> Arrays:
+        """By every trained parameter; zero where none reaches it."""
+        state = model.state_dict(keep_vars=True)
+        return {name: _array(_gradient(state[name])) for name in self.trained}
+
+    def _weights(self, model: nn.Module) -> Arrays:
+        state = model.state_dict(keep_vars=True)
+        return {each.name: _array(state[each.name]) for each in self.graph.parameters}
+
+    def _ordered(self, prefix: str, values: Mapping[str, np.ndarray]) -> Arrays:
+        names = [node.name for node in self.graph.nodes if node.name in values]
+        return {f"{prefix}/{name}": values[name] for name in names}
+
+    def _note(self, notes: Sequence[str]) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
+
+
+class _Recorder:
+    """Keeps a copy of every node's output, and the gradient that comes back to it."""
+
+    def __init__(self, nodes: set[str], gradients: bool = False) -> None:
+        self.nodes, self.gradients = nodes, gradients
+        self.values: Arrays = {}
+        self._back: Arrays = {}
+
+    def __call__(self, name: str, output: Tensor) -> Tensor:
+        if name in self.nodes:
+            self.values[name] = _array(output)  # now: a call in place may write on it later
+            if self.gradients and output.requires_grad:
+                self._back[name] = np.zeros_like(self.values[name])  # where none comes back
+                output.register_hook(partial(self._keep, name))
+        return output
+
+    def _keep(self, name: str, gradient: Tensor) -> None:
+        self._back[name] = _array(gradient)
+
+    def upstream(self) -> Arrays:
+        return self._back
+
+
+def _under(prefix: str, values: Mapping[str, np.ndarray]) -> Arrays:
+    return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+def _gradient(value: Tensor) -> Tensor:
+    return torch.zeros_like(value) if value.grad is None else value.grad
+
+
+def _array(value: Tensor) -> np.ndarray:
+    """A copy. NumPy has no bfloat16: it comes as float32, which holds it exactly."""
+    value = value.detach()
+    array: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return array.copy()
+
+
+def _arrays(path: str, prefix: str) -> Arrays:
+    """`prefix` and 0, 1, … from an `.npz`."""
+    try:
+        with np.load(Path(path), allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"cannot read the arrays in {path}: {error}") from None
+    expected = [f"{prefix}{at}" for at in range(len(found))]
+    if sorted(found) != sorted(expected):
+        raise InputError(f"{path} holds {', '.join(found)}: expected {', '.join(expected)}.")
+    return {name: found[name] for name in expected}
+
+
+def _check(request: Request) -> None:
+    if request.precision not in ("float64", "float32"):
+        raise InputError(f"no precision {request.precision!r}: expected float64 or float32.")
+    unknown = [level for level in request.levels if level not in LEVELS]
+    if unknown:
+        raise InputError(f"no level {unknown[0]!r}: expected some of {', '.join(LEVELS)}.")
+
+
+@contextmanager
+def _settings(request: Request) -> Iterator[None]:
+    """Deterministic, in the precision asked for and with its threads; as it was before, after."""
+    restore: list[Callable[[], None]] = [
+        partial(torch.set_default_dtype, torch.get_default_dtype()),
+        partial(torch.set_num_threads, torch.get_num_threads()),
+        partial(
+            torch.use_deterministic_algorithms,
+            torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        partial(random.setstate, random.getstate()),
+    ]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # What a forward makes anew, such as a first state of zeros, is of the default type.
+    torch.set_default_dtype(getattr(torch, request.precision))
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            yield
+    finally:
+        for each in restore:
+            each()
