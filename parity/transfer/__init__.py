@@ -1,0 +1,31 @@
+"""Weights from a Keras model to a PyTorch model and back, for any pair described as graphs.
+
+    mapping = find(keras_graph, torch_graph)          # which layer is which
+    mapping = settle(mapping, score)                  # where names and graphs leave doubts
+    weights = to_torch(keras_weights, mapping, keras_graph, torch_graph)
+
+Rules (`rules`, `recurrent`, `attention`) say how one layer's tensors become another's; `units` and
+`layouts` read a graph, `candidates` tries rules on layers, `search` chooses. NumPy alone.
+"""
+
+from parity.transfer.apply import to_keras, to_torch
+from parity.transfer.mapping import Ambiguous, Entry, Mapping, find, read_map, settle
+from parity.transfer.rules import RULES, Context, Pair, Paired, Rule, Unfit, register_rule
+
+__all__ = [
+    "RULES",
+    "Ambiguous",
+    "Context",
+    "Entry",
+    "Mapping",
+    "Pair",
+    "Paired",
+    "Rule",
+    "Unfit",
+    "find",
+    "read_map",
+    "register_rule",
+    "settle",
+    "to_keras",
+    "to_torch",
+]

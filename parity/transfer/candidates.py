@@ -1,0 +1,282 @@
+"""Which layers could be which: every rule tried on every pair or group that it joins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+
+from parity.check.graph import Graph
+from parity.transfer import attention, recurrent  # noqa: F401  they enter their rules
+from parity.transfer.layouts import Layout, Order, orders, turned
+from parity.transfer.names import alike
+from parity.transfer.rules import RULES, Context, Rule, Tensors, Unfit, takes
+from parity.transfer.units import Unit, Web, units, web
+
+MANY = 12  # the longest chain of recurrent layers
+FEEDERS = 6  # of a layer that joins others: of more, no selection is tried
+ROWS = ("dense", "batch_norm", "layer_norm", "prelu", "scale", "lstm", "gru", "simple_rnn")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Layers that a rule can join.
+
+    Attributes:
+        context: what of `rules.Context` is to be kept: `flattened`, `unflattened`, `axes`.
+        words, numbers: how alike names are, 0 to 1.
+        cost: what speaks against it: tensors on one side alone, what would be lost.
+        lost: that, in words.
+    """
+
+    keras: tuple[Unit, ...]
+    torch: tuple[Unit, ...]
+    rule: str
+    context: dict[str, Any] = field(default_factory=dict)
+    words: float = 0.0
+    numbers: float = 0.0
+    cost: float = 0.0
+    lost: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return (*self.keras, *self.torch)
+
+    def __repr__(self) -> str:
+        return f"<{self.rule}: {[u.name for u in self.keras]} {[u.name for u in self.torch]}>"
+
+
+@dataclass
+class Side:
+    """A graph with what is derived from it."""
+
+    graph: Graph
+    units: list[Unit] = field(init=False)
+    web: Web = field(init=False)
+    layout: Layout = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.units = units(self.graph)
+        self.web = web(self.graph, self.units)
+        self.layout = Layout(self.graph)
+
+    def unit(self, name: str) -> Unit | None:
+        """The unit of that name, or the one whose parameter it is."""
+        own = {each.name: each for each in self.units}
+        parameters = {p: each for each in self.units for p in each.names.values()}
+        return own.get(name) or parameters.get(name)
+
+
+class Fitting:
+    """Tries rules on layers, on tensors without memory, and keeps the answers."""
+
+    def __init__(self, keras: Side, torch: Side) -> None:
+        self.keras, self.torch = keras, torch
+        self.tried: dict[Any, tuple[tuple[str, ...], str]] = {}
+
+    def all(self) -> list[Candidate]:
+        """Every candidate. Of several rules for the same layers the one that loses least is
+        kept, the first in the table among equals."""
+        best: dict[Any, Candidate] = {}
+        for rule in RULES.values():
+            ours = list(_groups(rule.keras, rule, self.keras))
+            theirs = list(_groups(rule.torch, rule, self.torch))
+            for a, b in product(ours, theirs):
+                if rule.many and len(a) > 1 and len(b) > 1:
+                    continue  # they are pairs, or their parts are
+                found = self.candidate(rule, a, b)
+                if isinstance(found, Candidate):
+                    key = (a, b)
+                    if key not in best or found.cost < best[key].cost:
+                        best[key] = found
+        return list(best.values())
+
+    def candidate(
+        self,
+        rule: Rule,
+        keras: tuple[Unit, ...],
+        torch: tuple[Unit, ...],
+        given: Mapping[str, Any] | None = None,
+    ) -> Candidate | str:
+        """The candidate, or why there is none. `given` overrules what the graphs say of it."""
+        context = {**self.context(keras, torch), **(given or {})}
+        lost, why = self.fit(rule, keras, torch, context)
+        if why:
+            return why
+        words, numbers = alike([u.name for u in keras], [u.name for u in torch], rule.parts)
+        kinds = (*keras, *torch)
+        strange = sum(u.kind.startswith("other:") for u in kinds)
+        cost = len(lost) + 0.1 * strange
+        kept = {key: value for key, value in context.items() if value}
+        return Candidate(keras, torch, rule.name, kept, words, numbers, cost, lost)
+
+    def fit(
+        self,
+        rule: Rule,
+        keras: tuple[Unit, ...],
+        torch: tuple[Unit, ...],
+        context: Mapping[str, Any],
+    ) -> tuple[tuple[str, ...], str]:
+        """What would be lost, and why the rule does not fit: empty where it does."""
+        key = (
+            *(rule.name, _signature(keras), _signature(torch)),
+            tuple(sorted((k, str(v)) for k, v in context.items())),
+        )
+        if key not in self.tried:
+            self.tried[key] = self._fit(rule, Context(keras, torch, dry=True, **context))
+        return self.tried[key]
+
+    def _fit(self, rule: Rule, context: Context) -> tuple[tuple[str, ...], str]:
+        try:
+            for source, target in (("keras", "torch"), ("torch", "keras")):
+                blank = {
+                    name: np.broadcast_to(np.float32(0), shape)
+                    for name, shape in context.wanted(source).items()
+                }
+                convert(rule, target, blank, context)
+        except Unfit as why:
+            return (), str(why)
+        return tuple(dict.fromkeys(context.lost)), ""
+
+    def context(self, keras: tuple[Unit, ...], torch: tuple[Unit, ...]) -> dict[str, Any]:
+        """How the numbers that layers read and give run on both sides."""
+        ours, theirs = self.keras.layout, self.torch.layout
+        a, b = ours.read(keras[0]), theirs.read(torch[0])
+        found: dict[str, Any] = {}
+        if not a or not b:
+            return found
+        axes = turned(a, b) if len(keras) == len(torch) == 1 else ()
+        if len(a) == len(b) == 1 or keras[0].kind in ("lstm", "gru", "simple_rnn"):
+            found["flattened"] = orders(ours.expand(a[-1]), theirs.expand(b[-1]))
+        if keras[-1].kind == "dense":
+            found["unflattened"] = orders(ours.given(keras[-1]), theirs.given(torch[-1]))
+        vectors = [s for u in keras for s in u.shapes.values() if sum(n != 1 for n in s) > 1]
+        if axes and keras[0].kind not in ("dense", "batch_norm") and vectors:
+            found["axes"] = axes
+        if keras[0].kind not in ROWS and not keras[0].loose:
+            found.pop("flattened", None)
+        return {key: value for key, value in found.items() if value}
+
+
+def convert(rule: Rule, target: str, tensors: Tensors, context: Context) -> Tensors:
+    """Apply a rule in one direction and check that it gives what the side wants.
+
+    Raises `Unfit` naming both shapes.
+    """
+    turn = rule.directions.to_torch if target == "torch" else rule.directions.to_keras
+    wanted = context.wanted(target)
+    try:
+        made = turn(tensors, context)
+    except (KeyError, ValueError, IndexError) as error:
+        shapes = {name: value.shape for name, value in tensors.items()}
+        raise Unfit(f"rule {rule.name!r} cannot turn {shapes} into {wanted}: {error}") from None
+    wrong = [
+        f"{name} {tuple(made[name].shape) if name in made else 'nothing'} for {shape or '()'}"
+        for name, shape in wanted.items()
+        if name not in made or tuple(made[name].shape) != shape
+    ]
+    wrong += [f"{name}, which is not there" for name in made if name not in wanted]
+    if wrong:
+        raise Unfit(f"it would become {'; '.join(wrong)}")
+    return made
+
+
+def _signature(layers: Iterable[Unit]) -> Any:
+    return tuple(
+        (tuple(each.shapes.items()), str(sorted(each.settings.items()))) for each in layers
+    )
+
+
+def _groups(
+    kinds: tuple[tuple[str, ...], ...], rule: Rule, side: Side
+) -> Iterator[tuple[Unit, ...]]:
+    """The groups of a side's layers that a rule could take."""
+    if len(kinds) == 1 and not rule.many:
+        yield from ((unit,) for unit in side.units if takes(kinds[0], unit))
+    elif rule.many:
+        for unit in side.units:
+            if takes(kinds[0], unit):
+                yield from _chains(unit, kinds, side)
+    elif rule.group == "join":
+        yield from _joins(kinds, side)
+    else:
+        for unit in side.units:
+            if takes(kinds[0], unit):
+                yield from (c for c in _chains(unit, kinds, side) if len(c) == len(kinds))
+
+
+def _chains(
+    first: Unit, kinds: tuple[tuple[str, ...], ...], side: Side
+) -> Iterator[tuple[Unit, ...]]:
+    """Chains from a layer on, of every length, each layer reading the one before it alone."""
+    chain: tuple[Unit, ...] = (first,)
+    longest = len(kinds) if len(kinds) > 1 else MANY
+    while True:
+        yield chain
+        if len(chain) == longest:
+            return
+        wanted = kinds[min(len(chain), len(kinds) - 1)]
+        after = [
+            unit
+            for unit in _followers(chain[-1], side)
+            if takes(wanted, unit) and unit not in chain
+        ]
+        if len(after) != 1:
+            return
+        chain = (*chain, after[0])
+
+
+def _followers(unit: Unit, side: Side) -> Sequence[Unit]:
+    if not side.web.followed:
+        return side.units[unit.at + 1 : unit.at + 2]
+    return [
+        after
+        for after in side.web.after[unit]
+        if isinstance(after, Unit) and [b for b in side.web.before[after] if b != unit] == []
+    ]
+
+
+def _joins(kinds: tuple[tuple[str, ...], ...], side: Side) -> Iterator[tuple[Unit, ...]]:
+    number = len(kinds) - 1
+    for last in side.units:
+        if not takes(kinds[-1], last):
+            continue
+        if side.web.followed:
+            feeding = [b for b in side.web.before[last] if isinstance(b, Unit) and b != last]
+        else:
+            feeding = side.units[max(0, last.at - number) : last.at]
+        fitting = [unit for unit in feeding if takes(kinds[0], unit)]
+        if number <= len(fitting) <= FEEDERS:
+            for some in permutations(fitting, number):
+                yield (*some, last)
+
+
+def order_of(value: Any) -> tuple[Order, ...]:
+    """Orders as `map.toml` has them: `[H, W, C]`, turned to C, H, W; or tables with `axes`."""
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list such as [7, 7, 512], got {value!r}")
+    if all(isinstance(size, int) for size in value):
+        value = [{"shape": value}] if value else []
+    found = []
+    for each in value:
+        shape = tuple(int(size) for size in each["shape"])
+        axes = tuple(each.get("axes", (len(shape) - 1, *range(len(shape) - 1))))
+        if sorted(axes) != list(range(len(shape))):
+            raise ValueError(f"axes {list(axes)} are no permutation for {list(shape)}")
+        found.append(Order(shape, axes))
+    return tuple(found)
+
+
+def order_text(value: tuple[Order, ...]) -> str:
+    """The inverse of `order_of`, as TOML."""
+    tables = []
+    for order in value:
+        usual = order.axes == (len(order.shape) - 1, *range(len(order.shape) - 1))
+        if usual and len(value) == 1:
+            return str(list(order.shape))
+        axes = "" if usual else f", axes = {list(order.axes)}"
+        tables.append(f"{{ shape = {list(order.shape)}{axes} }}")
+    return f"[{', '.join(tables)}]"

@@ -1,0 +1,470 @@
+"""Which layer is which: found from both graphs, kept in a `map.toml`, settled where in doubt.
+
+    [[layer]]
+    keras = "fc1"
+    torch = "classifier.0"
+    rule = "dense"
+    flattened = [7, 7, 512]     # the rows run in H, W, C order in Keras, C, H, W in PyTorch
+
+`keras` and `torch` are paths of layers, a list where several stand for one; of a bare parameter
+that shares its owner with others, the parameter's own name. `rule` may be left out, and so may
+whole layers, to be found. `flattened = []` says that nothing is reordered.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Mapping as Table
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from parity.check.graph import Graph
+from parity.recording import write_atomically
+from parity.transfer import search
+from parity.transfer.candidates import Candidate, Fitting, Side, order_of, order_text
+from parity.transfer.rules import FRAMEWORKS, RULES, Rule
+from parity.transfer.units import Unit
+from shared_data.errors import InputError, listed
+
+ORDERS = ("flattened", "unflattened")
+ALL_TOGETHER = 64  # choices that are tried in all combinations; of more, one doubt after another
+SWEEPS = 3
+ALIKE = 1e-6  # scores up to it are of faithful models: choices with such scores are equivalent
+CLEARLY = 0.1  # the best score is the best if it is below this part of the next
+SHOWN = 3
+
+Score = float | Table[str, float]
+
+
+class Ambiguous(InputError):
+    """Layers cannot be told apart, or lack a counterpart; `mapping` is as much as is known."""
+
+    def __init__(self, message: str, mapping: Mapping) -> None:
+        super().__init__(message)
+        self.mapping = mapping
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Layers that stand for each other.
+
+    Attributes:
+        keras, torch: names of units, see above; several in the rule's order.
+        rule: a name in `rules.RULES`.
+        context: what of `rules.Context` differs from its defaults: `flattened`, `unflattened`
+            (tuples of `Order`), `axes`.
+        lost: what one side has and the other does not: `bias is on one side alone`.
+    """
+
+    keras: tuple[str, ...]
+    torch: tuple[str, ...]
+    rule: str
+    context: Table[str, Any] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """As a `[[layer]]` of a `map.toml`."""
+        rows = ["[[layer]]", f"keras = {_named(self.keras)}", f"torch = {_named(self.torch)}"]
+        rows += [f"rule = {json.dumps(self.rule)}"] if self.rule else []
+        rows += [f"{k} = {order_text(v)}" for k, v in self.context.items() if k in ORDERS]
+        if "axes" in self.context:
+            rows.append(f"axes = {list(self.context['axes'])}")
+        return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """All layers of two models by pairs, or groups.
+
+    Attributes:
+        entries: in the order of Keras' calls.
+        ambiguous: for each doubt its choices: sets of entries of which one holds; the first of
+            each, the likeliest, is among `entries`. Empty where nothing is in doubt.
+        keras_alone, torch_alone: native names of parameters without a counterpart.
+        notes: what a person should know: how it was found, what one side lacks.
+    """
+
+    entries: tuple[Entry, ...]
+    ambiguous: tuple[tuple[tuple[Entry, ...], ...], ...] = ()
+    keras_alone: tuple[str, ...] = ()
+    torch_alone: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def layers(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """The layers of each entry, as `parity.check.matching.match` takes them."""
+        return ((entry.keras, entry.torch) for entry in self.entries)
+
+    def choosing(self, doubt: int, choice: int) -> Mapping:
+        """The mapping with another choice of a doubt, which then stands first."""
+        choices = self.ambiguous[doubt]
+        taken, others = choices[choice], [c for at, c in enumerate(choices) if at != choice]
+        gone = {id(entry) for entry in choices[0]}
+        at = min(i for i, entry in enumerate(self.entries) if id(entry) in gone)
+        kept = [entry for entry in self.entries if id(entry) not in gone]
+        return replace(
+            self,
+            entries=(*kept[:at], *taken, *kept[at:]),
+            ambiguous=tuple(
+                (taken, *others) if number == doubt else each
+                for number, each in enumerate(self.ambiguous)
+            ),
+        )
+
+    def settled(self) -> Mapping:
+        """The mapping as it stands, no longer in doubt."""
+        return replace(self, ambiguous=())
+
+    def alternatives(self) -> Iterator[Mapping]:
+        """Every combination of choices, itself first."""
+        for picked in product(*(range(len(choices)) for choices in self.ambiguous)):
+            mapping = self
+            for doubt, choice in enumerate(picked):
+                mapping = mapping.choosing(doubt, choice)
+            yield mapping
+
+    @property
+    def text(self) -> str:
+        """The whole `map.toml`; doubts and parameters without a counterpart as comments."""
+        rows = [entry.text + "\n" for entry in self.entries]
+        for choices in self.ambiguous:
+            rows.append("# in doubt, see above; also possible:\n" + _commented(choices[1:]))
+        for side, alone in (("keras", self.keras_alone), ("torch", self.torch_alone)):
+            rows += [f"# no counterpart yet: {side} {name}" for name in alone]
+        return "\n".join(rows) + "\n"
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, self.text.encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Mapping:
+        """A map as it was written, or by hand; `find` completes it.
+
+        Raises `InputError` where the file is missing or no map.
+        """
+        try:
+            values = tomllib.loads(path.read_text())
+            spare = set(values) - {"layer"}
+            if spare:
+                raise ValueError(f"expected [[layer]] alone, got {sorted(spare)}")
+            return cls(tuple(map(_entry, values.get("layer", []))))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{path} is no map of layers: {error}") from None
+
+
+def find(
+    keras: Graph, torch: Graph, given: Mapping | None = None, *, partial: bool = False
+) -> Mapping:
+    """Find which layer is which.
+
+    Args:
+        given: entries that hold; the rest is found.
+        partial: leave parameters without a counterpart in `keras_alone` and `torch_alone`.
+
+    Raises:
+        Ambiguous: parameters have no counterpart, unless `partial`. What is merely in doubt is
+            returned: `settle` it.
+        InputError: an entry of `given` names no layer, or its layers do not fit.
+    """
+    _one_each(keras, torch)
+    ours, theirs = Side(keras), Side(torch)
+    fitting = Fitting(ours, theirs)
+    fixed = [_fixed(entry, ours, theirs, fitting) for entry in (given.entries if given else ())]
+    bound = _bound(fixed)
+    free = [c for c in fitting.all() if not bound.intersection(c.units)]
+    found = search.choose(ours, theirs, [*fixed, *free])
+    mapping = _mapping(found, ours, theirs)
+    if not partial:
+        _complete(mapping, ours, theirs, fitting)
+    return mapping
+
+
+def read_map(path: Path, keras: Graph, torch: Graph) -> Mapping:
+    """The mapping of a `map.toml`, completed and checked against both graphs.
+
+    Raises `InputError` as `Mapping.read` and `find` do.
+    """
+    return find(keras, torch, Mapping.read(path))
+
+
+def settle(mapping: Mapping, score: Callable[[Mapping], Score]) -> Mapping:
+    """Decide what is in doubt by numbers.
+
+    Args:
+        score: how far apart the models are with a mapping, such as the largest difference of their
+            outputs, or of each node's; less is better, NaN is worst.
+
+    Raises:
+        Ambiguous: no choice is clearly the best (a tenth of the next), and the best are not
+            alike as faithful models are (`ALIKE`), where any of them will do.
+    """
+    if not mapping.ambiguous:
+        return mapping
+    number = math.prod(len(choices) for choices in mapping.ambiguous)
+    if number <= ALL_TOGETHER:
+        rated = [(_worth(score(each)), at, each) for at, each in enumerate(mapping.alternatives())]
+        rated.sort(key=lambda each: each[:2])
+        if len(rated) > 1:
+            _clear(rated[0][0], rated[1][0], mapping)
+        return rated[0][2].settled()
+    for _ in range(SWEEPS):
+        before = mapping
+        for doubt, choices in enumerate(mapping.ambiguous):
+            tried = [mapping.choosing(doubt, choice) for choice in range(len(choices))]
+            rated = [(_worth(score(each)), at, each) for at, each in enumerate(tried)]
+            mapping = min(rated, key=lambda each: each[:2])[2]
+        if mapping.entries == before.entries:
+            break
+    best = _worth(score(mapping))
+    if best[1] > ALIKE:
+        raise Ambiguous(_undecided(mapping, best, best), mapping)
+    return mapping.settled()
+
+
+def _worth(score: Score) -> tuple[float, float]:
+    """Sum (each at most 1) and largest of all differences; of one number, twice that."""
+    values = list(score.values()) if isinstance(score, Table) else [score]
+    if not values:
+        raise ValueError("nothing was compared")
+    values = [math.inf if math.isnan(value) else float(value) for value in values]
+    if not isinstance(score, Table):
+        return values[0], values[0]
+    return sum(min(value, 1.0) for value in values), max(values)
+
+
+def _clear(best: tuple[float, float], second: tuple[float, float], mapping: Mapping) -> None:
+    if max(best[1], second[1]) <= ALIKE or best[0] < CLEARLY * second[0]:
+        return
+    raise Ambiguous(_undecided(mapping, best, second), mapping)
+
+
+def _undecided(mapping: Mapping, best: tuple[float, float], second: tuple[float, float]) -> str:
+    rows = [
+        f"{len(mapping.ambiguous)} groups of layers cannot be told apart, by names, graphs or "
+        f"numbers (the best choice is off by {best[1]:.3g}, the next by {second[1]:.3g}). "
+        "Give a map.toml with --map; possible are:"
+    ]
+    for choices in mapping.ambiguous[:SHOWN]:
+        rows += ["", _text(choices[0]), "", "# or:", _commented(choices[1:])]
+    return "\n".join(rows)
+
+
+# Entries and candidates -------------------------------------------------------------------------
+
+
+def _mapping(found: search.Found, keras: Side, torch: Side) -> Mapping:
+    entries = {candidate: _as_entry(candidate) for candidate in found.chosen}
+    ordered = sorted(found.chosen, key=lambda c: c.keras[0].at)
+    known = dict(entries)
+    doubts = []
+    for doubt in found.doubts:
+        for candidate in (c for choice in doubt.choices for c in choice):
+            known.setdefault(candidate, _as_entry(candidate))
+        doubts.append(tuple(tuple(known[c] for c in choice) for choice in doubt.choices))
+    taken = {unit for c in found.chosen for unit in c.units}
+    notes = (
+        []
+        if found.by_graph
+        else ["the graphs differ or could not be followed: layers were matched by order and names"]
+    )
+    for candidate in ordered:
+        notes += [f"{_title(entries[candidate])}: {lost}" for lost in candidate.lost]
+    alone = [
+        tuple(name for unit in side.units if unit not in taken for name in unit.names.values())
+        for side in (keras, torch)
+    ]
+    return Mapping(
+        tuple(entries[c] for c in ordered), tuple(doubts), alone[0], alone[1], tuple(notes)
+    )
+
+
+def _as_entry(candidate: Candidate) -> Entry:
+    return Entry(
+        tuple(unit.name for unit in candidate.keras),
+        tuple(unit.name for unit in candidate.torch),
+        candidate.rule,
+        candidate.context,
+        candidate.lost,
+    )
+
+
+def _title(entry: Entry) -> str:
+    return f"{' + '.join(entry.keras)} -> {' + '.join(entry.torch)}"
+
+
+def _fixed(entry: Entry, keras: Side, torch: Side, fitting: Fitting) -> Candidate:
+    """The candidate of a given entry. Raises `InputError` where it does not hold."""
+    groups = (
+        tuple(_known(name, keras) for name in entry.keras),
+        tuple(_known(name, torch) for name in entry.torch),
+    )
+    rules = list(RULES.values())
+    if entry.rule:
+        if entry.rule not in RULES:
+            raise InputError(
+                f"map: there is no rule {entry.rule!r} (for {_title(entry)}). "
+                f"Rules: {', '.join(sorted(RULES))}"
+            )
+        rules = [RULES[entry.rule]]
+    fits: list[Candidate] = []
+    why = "no rule joins layers of these kinds"
+    for rule in rules:
+        if entry.rule or rule.joins(*groups):
+            found = fitting.candidate(rule, *groups, entry.context)
+            if isinstance(found, Candidate):
+                fits.append(found)
+            else:
+                why = found
+    if not fits:
+        sides = "; ".join(
+            f"{FRAMEWORKS[name]} {', '.join(_described(unit) for unit in group)}"
+            for name, group in zip(("keras", "torch"), groups, strict=True)
+        )
+        raise InputError(f"map: {_title(entry)} does not fit: {why}. {sides}")
+    return min(fits, key=lambda c: c.cost)
+
+
+def _known(name: str, side: Side) -> Unit:
+    unit = side.unit(name)
+    if unit is None:
+        names = [each.name for each in side.units]
+        near = difflib.get_close_matches(name, names, SHOWN) or names[:SHOWN]
+        raise InputError(
+            f"map: the {FRAMEWORKS[side.graph.framework]} model has no layer {name!r} with "
+            f"parameters. Close to it: {', '.join(near)}"
+        )
+    return unit
+
+
+def _bound(fixed: Sequence[Candidate]) -> set[Unit]:
+    bound: set[Unit] = set()
+    for candidate in fixed:
+        twice = bound.intersection(candidate.units)
+        if twice:
+            raise InputError(f"map: {', '.join(unit.name for unit in twice)} stands in two entries")
+        bound.update(candidate.units)
+    return bound
+
+
+def _one_each(keras: Graph, torch: Graph) -> None:
+    for graph, name in ((keras, "keras"), (torch, "torch")):
+        if graph.framework != name:
+            raise InputError(f"expected the graph of a {name} model, got one of {graph.framework}")
+        if not graph.parameters:
+            raise InputError(f"the {FRAMEWORKS[name]} model has no parameters: nothing to transfer")
+
+
+# What is missing --------------------------------------------------------------------------------
+
+
+def _complete(mapping: Mapping, keras: Side, torch: Side, fitting: Fitting) -> None:
+    """Raise `Ambiguous` unless every parameter of both sides has its counterpart."""
+    alone = {"keras": mapping.keras_alone, "torch": mapping.torch_alone}
+    if not any(alone.values()):
+        return
+    spare = {
+        side.graph.framework: [u for u in side.units if set(u.names.values()) & set(alone[name])]
+        for name, side in (("keras", keras), ("torch", torch))
+    }
+    rows = []
+    for name, other in (("keras", "torch"), ("torch", "keras")):
+        for unit in spare[name]:
+            rows.append(f"{FRAMEWORKS[name]} {_described(unit)}")
+            near = sorted(spare[other], key=partial(_apart, unit))[:SHOWN]
+            rows += [f"    {_why(unit, each, fitting)}" for each in near]
+    raise Ambiguous(
+        f"{len(alone['keras'])} parameters of the Keras model and {len(alone['torch'])} of the "
+        f"PyTorch model have no counterpart. Layers, with what comes closest:\n{listed(rows, 40)}\n"
+        "Mend the models, or say in a map.toml (--map) what belongs together:\n\n"
+        f"{_draft(spare['keras'], spare['torch'])}",
+        mapping,
+    )
+
+
+def _described(unit: Unit) -> str:
+    shapes = ", ".join(f"{role} {list(shape)}" for role, shape in unit.shapes.items())
+    return f"{unit.name} ({unit.kind}: {shapes})"
+
+
+def _apart(unit: Unit, other: Unit) -> tuple[bool, bool, int]:
+    sizes = [sorted(math.prod(s) for s in each.shapes.values()) for each in (unit, other)]
+    return unit.kind != other.kind, sizes[0] != sizes[1], abs(unit.at - other.at)
+
+
+def _why(unit: Unit, other: Unit, fitting: Fitting) -> str:
+    a, b = (unit, other) if unit.framework == "keras" else (other, unit)
+    reasons = []
+    for rule in RULES.values():
+        if rule.joins((a,), (b,)):
+            found = fitting.candidate(rule, (a,), (b,))
+            reasons.append(found if isinstance(found, str) else "it would fit")
+    reason = min(reasons, key=len) if reasons else "no rule joins these kinds"
+    return f"{_described(other)}: {reason}"
+
+
+def _draft(keras: Sequence[Unit], torch: Sequence[Unit]) -> str:
+    """Entries for what is left, to be corrected by hand."""
+    free, rows = list(torch), []
+    for unit in keras[:SHOWN]:
+        near = min(free, key=partial(_apart, unit), default=None)
+        if near is not None:
+            free.remove(near)
+        rows.append(Entry((unit.name,), (near.name if near else "?",), "").text)
+    if not keras:
+        rows = [Entry(("?",), (unit.name,), "").text for unit in torch[:SHOWN]]
+    return "\n\n".join(rows)
+
+
+# TOML -------------------------------------------------------------------------------------------
+
+
+def _entry(values: dict[str, Any]) -> Entry:
+    values = dict(values)
+    sides = []
+    for side in ("keras", "torch"):
+        names = values.pop(side)
+        names = [names] if isinstance(names, str) else names
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{side}: expected the path of a layer or a list, got {names!r}")
+        sides.append(tuple(names))
+    rule = values.pop("rule", "")
+    if not isinstance(rule, str):
+        raise ValueError(f"rule: expected a name, got {rule!r}")
+    context: dict[str, Any] = {}
+    for key in ORDERS:
+        if key in values:
+            context[key] = order_of(values.pop(key))
+    if "axes" in values:
+        context["axes"] = tuple(map(int, values.pop("axes")))
+    if values:
+        raise ValueError(f"unknown keys {sorted(values)} of {sides}")
+    return Entry(sides[0], sides[1], rule, context)
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return json.dumps(names[0] if len(names) == 1 else list(names), ensure_ascii=False)
+
+
+def _text(entries: Iterable[Entry]) -> str:
+    return "\n\n".join(entry.text for entry in entries)
+
+
+def _commented(choices: Iterable[Iterable[Entry]]) -> str:
+    texts = [_text(choice) for choice in choices]
+    return "\n#\n# or:\n".join(
+        "\n".join(f"# {row}".rstrip() for row in text.splitlines()) for text in texts[:SHOWN]
+    )
+
+
+def rule_of(entry: Entry) -> Rule:
+    """Raises `InputError` where there is no such rule."""
+    if entry.rule not in RULES:
+        raise InputError(f"there is no rule {entry.rule!r}. Rules: {', '.join(sorted(RULES))}")
+    return RULES[entry.rule]
