@@ -293,7 +293,7 @@ DEVIATION = Turn(_deviation, _squared)  # a variance for a standard deviation
 
 @dataclass(frozen=True)
 class Pair:
-    """A tensor on both sides.
+    """A tensor on both sides. Several pairs of one tensor are names that it may have.
 
     `neutral` is the value that its absence on one side means; None where it must not be absent on
     one side alone. Absent on both sides is always right. An empty key: that side never has it.
@@ -330,12 +330,16 @@ def _exchange(
     spare = set(tensors) - {source for source, *_ in rows}
     if spare:
         raise Unfit(f"nothing on the side of {FRAMEWORKS[side]} corresponds to {sorted(spare)}")
-    made: Tensors = {}
-    for source, target, turn, neutral in rows:
+    whole = [row for row in rows if row[0] in tensors and row[1] in wanted]
+    made: Tensors = {
+        target: turn(tensors[source], wanted[target], context) for source, target, turn, _ in whole
+    }
+    placed = {source for source, *_ in whole}
+    for source, target, _, neutral in rows:
+        if source in placed or target in made:
+            continue
         value, shape = tensors.get(source), wanted.get(target)
-        if value is not None and shape is not None:
-            made[target] = turn(value, shape, context)
-        elif value is not None:
+        if value is not None:
             if neutral is None:
                 raise Unfit(f"{FRAMEWORKS[side]} has no {target or source} for {source}")
             context.missing(FRAMEWORKS[side], source, value, neutral)
