@@ -41,7 +41,7 @@ def carry(
         bare: the path of a Keras variable for each PyTorch parameter that is none of a layer with
             a twin.
     """
-    own = {re.sub(f"^{source.name}/", "", v.path): np.array(v) for v in source.weights}
+    own = {re.sub(f"^{source.name}/", "", v.path): v.numpy() for v in source.weights}
     left = set(own)
     rows, bare = rows or {}, bare or {}
     values: Values = {}

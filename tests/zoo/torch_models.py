@@ -14,12 +14,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 WORDS, STEPS = 30, 7  # of the models that read sequences
 Norm = Callable[[int], nn.Module]
 
 
-class BatchNorm(nn.BatchNorm2d):
+class Biased(_BatchNorm):
     """Batch normalisation as Keras does it: the moving variance takes the batch's own variance.
 
     PyTorch's takes n / (n - 1) of it. `eps` and `momentum` are Keras' epsilon and 1 - momentum.
@@ -41,6 +42,14 @@ class BatchNorm(nn.BatchNorm2d):
         return functional.batch_norm(
             x, None, None, self.weight, self.bias, training=True, eps=self.eps
         )
+
+
+class BatchNorm(Biased, nn.BatchNorm2d):
+    """Of a map."""
+
+
+class BatchNorm1d(Biased, nn.BatchNorm1d):
+    """Of a vector."""
 
 
 def stirred(model: nn.Module) -> nn.Module:
@@ -506,7 +515,8 @@ class Unscaled(nn.MultiheadAttention):
     def forward(  # type: ignore[override]
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False
     ) -> tuple[Tensor, None]:
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        weights = self.in_proj_weight.chunk(3)
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         q, k, v = (
             functional.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
