@@ -8,7 +8,7 @@ dropout) and what has no partner is looked through.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,60 +77,38 @@ class Matching:
         return [self.by_keras[each.keras.name] for each in self.matches]
 
 
-def match(
-    keras: Graph, torch: Graph, layers: Iterable[tuple[Sequence[str], Sequence[str]]]
-) -> Matching:
-    """Match the nodes of two models; `layers` says which layers' parameters belong together.
+Calls = Sequence[Sequence[str]]  # of each layer of a group, its nodes
 
-    Of a group, such as a separable convolution and the two that stand for it, the last calls match.
+
+def match(keras: Graph, torch: Graph, groups: Iterable[tuple[Calls, Calls]]) -> Matching:
+    """Match the nodes of two models; `groups` says which layers' parameters belong together.
+
+    Where several layers stand for one, such as a separable convolution for two, the calls of the
+    last match.
     """
-    return _Matcher(keras, torch, layers).run()
+    return _Matcher(keras, torch, groups).run()
 
 
 class _Matcher:
-    def __init__(
-        self, keras: Graph, torch: Graph, layers: Iterable[tuple[Sequence[str], Sequence[str]]]
-    ) -> None:
+    def __init__(self, keras: Graph, torch: Graph, groups: Iterable[tuple[Calls, Calls]]) -> None:
         self.keras, self.torch = keras, torch
         self.ours = {node.name: node for node in keras.nodes}
         self.theirs = {node.name: node for node in torch.nodes}
         self.found: dict[str, str] = {}  # Keras' node: PyTorch's
         self.anchors: dict[str, str] = {}
-        self.inside: set[str] = set()  # calls of a group before its last
-        for group, others in layers:
-            calls = [
-                [node for each in side for node in graph.calls(each)]
-                for side, graph in ((group, keras), (others, torch))
-            ]
-            self._anchor(group, others, *calls)
-
-    def _anchor(
-        self,
-        group: Sequence[str],
-        others: Sequence[str],
-        ours: Sequence[Node],
-        theirs: Sequence[Node],
-    ) -> None:
-        if len(group) == len(others) == 1:
-            self.anchors |= {a.name: b.name for a, b in zip(ours, theirs, strict=False)}
-            return
-        last = [
-            [node for node in side if node.layer == names[-1]]
-            for side, names in ((ours, group), (theirs, others))
-        ]
-        self.anchors |= {a.name: b.name for a, b in zip(*last, strict=False)}
-        self.inside |= (
-            {node.name for node in (*ours, *theirs)}
-            - set(self.anchors)
-            - set(self.anchors.values())
-        )
+        self.inside: tuple[set[str], set[str]] = (set(), set())  # calls of a group before its last
+        for group in groups:
+            if all(group):
+                self.anchors |= dict(zip(group[0][-1], group[1][-1], strict=False))
+            for side, inside in zip(group, self.inside, strict=True):
+                inside.update(call for layer in side[:-1] for call in layer)
 
     def run(self) -> Matching:
-        taken = set(self.anchors.values()) | self.inside
+        taken = set(self.anchors.values()) | self.inside[1]
         for node in self.keras.nodes:
             if node.name in self.anchors:
                 self.found[node.name] = self.anchors[node.name]
-            elif node.kind not in MOVING and node.name not in self.inside:
+            elif computes(node) and node.name not in self.inside[0]:
                 partner = self._partner(node, taken)
                 if partner:
                     self.found[node.name] = partner
@@ -138,23 +116,19 @@ class _Matcher:
         matches = tuple(self._laid_out(a, b) for a, b in self.found.items())
         return Matching(
             matches,
-            tuple(n for n in self.keras.nodes if self._alone(n, self.found.keys())),
-            tuple(n for n in self.torch.nodes if self._alone(n, set(self.found.values()))),
+            _alone(self.keras, self.found.keys() | self.inside[0]),
+            _alone(self.torch, set(self.found.values()) | self.inside[1]),
             {each.keras.name: each for each in matches},
         )
 
-    def _alone(self, node: Node, found: Iterable[str]) -> bool:
-        return node.name not in found and node.kind not in MOVING and node.name not in self.inside
-
     def _partner(self, node: Node, taken: set[str]) -> str | None:
-        """The first free node of the same kind, or else family, with the same inputs and size."""
+        """The first free node with the same inputs: of the same kind, or else family."""
         wanted = sorted(self._source(self.ours, name, True) for name in node.inputs)
         free = [
             other
             for other in self.torch.nodes
             if other.name not in taken
             and not other.layer
-            and math.prod(other.shape) == math.prod(node.shape)
             and sorted(self._source(self.theirs, n, False) for n in other.inputs) == wanted
         ]
         same = [other for other in free if other.kind == node.kind]
@@ -195,6 +169,17 @@ class _Matcher:
             if partner and len(self.ours[name].shape) == rank:
                 return self._axes(self.ours[name], self.theirs[partner])
         return moved if rank == 3 else None
+
+
+def _alone(graph: Graph, known: Set[str]) -> tuple[Node, ...]:
+    return tuple(n for n in graph.nodes if n.name not in known and computes(n))
+
+
+def computes(node: Node) -> bool:
+    """Whether a node does more than move numbers about; a pool of windows of one does not."""
+    sizes = [*node.settings.get("size", ()), *node.settings.get("strides", ())]
+    alone = node.kind in ("average_pool", "max_pool") and sizes and set(sizes) == {1}
+    return node.kind not in MOVING and not alone
 
 
 def _family(kind: str) -> tuple[str, ...] | None:

@@ -1,0 +1,144 @@
+"""`python -m parity.check KERAS TORCH`: is this PyTorch model the same as that Keras model?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from parity import cli
+from shared_data.errors import InputError
+
+EXIT_ABSTAIN = 3
+STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": EXIT_ABSTAIN}
+LEVELS = ("transfer", "forward", "loss", "gradient", "update", "trajectory")
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+DIRECTIONS = ("keras-to-torch", "torch-to-keras")
+
+EXAMPLES = """examples:
+  python -m parity.check model.keras port.py:build
+  python -m parity.check models.keras_net:build models.torch_net:Net --input-shape 224,224,3
+  python -m parity.check model.keras port.py:build --torch-weights port.safetensors --no-transfer
+  python -m parity.check a.py:build b.py:build --level forward --json > check.json
+  python -m parity.check a.py:build b.py:build --write-map map.toml     # then correct it
+  python -m parity.check a.py:build b.py:build --map map.toml
+
+KERAS is module:function, path/file.py:function (returns a keras.Model) or a .keras file; TORCH is
+module:function or path/file.py:function (returns an nn.Module). Each is built in a process of its
+own. Weights go from Keras to PyTorch, unless --direction or --no-transfer says otherwise.
+
+exit status: 0 pass, 1 fail, 2 the request is wrong or a model cannot be built or run, 3 abstain:
+something could not be compared, 130 interrupted"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    return cli.run(lambda: check(options))
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m parity.check",
+        description="Compare any Keras model with any PyTorch model, level by level.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("keras", metavar="KERAS", help="the reference")
+    parser.add_argument("torch", metavar="TORCH", help="the port")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument(
+        "--input-shape",
+        action="append",
+        type=_shape,
+        metavar="224,224,3",
+        help="as Keras sees it, without the batch; once per input (default: the Keras model's own)",
+    )
+    given.add_argument(
+        "--inputs", type=Path, metavar="FILE.npz", help="a batch, one array per input, in order"
+    )
+    parser.add_argument(
+        "--torch-weights",
+        type=Path,
+        metavar="FILE",
+        help=".safetensors, or a .pt that holds tensors alone",
+    )
+    moving = parser.add_mutually_exclusive_group()
+    moving.add_argument(
+        "--direction", choices=DIRECTIONS, default=DIRECTIONS[0], help="default %(default)s"
+    )
+    moving.add_argument(
+        "--no-transfer", action="store_true", help="compare the weights that each side holds"
+    )
+    parser.add_argument("--map", type=Path, metavar="FILE", help="which layer is which")
+    parser.add_argument("--write-map", type=Path, metavar="FILE", help="write what was found")
+    parser.add_argument(
+        "--level", choices=LEVELS, default=LEVELS[-1], help="the last to climb (default: all)"
+    )
+    parser.add_argument(
+        "--optimizer", choices=OPTIMIZERS, default="adam", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--precision", choices=("float64", "float32"), default="float64", help="default %(default)s"
+    )
+    parser.add_argument("--batch", type=int, default=4, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of inputs and targets")
+    parser.add_argument("--threads", type=int, default=0, help="0 = all cores")
+    parser.add_argument("--out", type=Path, help="keep graphs, weights, traces and report.json")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser.parse_args(arguments)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check, print, and return the exit status."""
+    for name, least in (("batch", 1), ("seed", 0), ("threads", 0)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+    with tempfile.TemporaryDirectory(prefix="parity-check-") as temporary:
+        return _check(options, cli.writable(options.out) if options.out else Path(temporary))
+
+
+def _check(options: argparse.Namespace, folder: Path) -> int:
+    from parity.check import report, run  # after the flags: --help stays quick
+    from parity.recording import write_atomically
+
+    asked = run.Asked(
+        keras=options.keras,
+        torch=options.torch,
+        level=options.level,
+        direction=None if options.no_transfer else options.direction,
+        shapes=tuple(options.input_shape or ()),
+        inputs=options.inputs,
+        torch_weights=options.torch_weights,
+        map=options.map,
+        optimizer=options.optimizer,
+        precision=options.precision,
+        batch=options.batch,
+        seed=options.seed,
+        threads=options.threads,
+    )
+    found = run.check(asked, folder, lambda said: print(f"{said} …", file=sys.stderr))
+    text = json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"
+    write_atomically(folder / "report.json", text.encode())
+    if options.write_map:
+        write_atomically(options.write_map, (folder / "map.toml").read_bytes())
+    if options.json:
+        print(text, end="")
+    else:
+        report.render(found)
+    return STATUS[found.verdict]
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(each) for each in text.replace("x", ",").split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"expected sizes such as 224,224,3, got {text!r}")
+    return sizes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
