@@ -10,7 +10,7 @@ from parity.check.graph import Graph
 from parity.transfer.candidates import Side, convert
 from parity.transfer.mapping import Entry, Mapping, rule_of
 from parity.transfer.rules import FRAMEWORKS, Context, Unfit
-from parity.transfer.units import Unit
+from parity.transfer.units import STATE, Unit
 from shared_data.errors import InputError, listed
 
 Weights = dict[str, np.ndarray]
@@ -32,12 +32,13 @@ def to_torch(
         tensors: every parameter of the Keras model by its native name.
         cast: a dtype for floating tensors, or "model" for the dtypes that PyTorch's model has; None
             keeps the dtypes that `tensors` have.
-        start: PyTorch's own tensors, from which counters (`num_batches_tracked`) and what has no
-            counterpart is taken; without it counters are 0.
-        lost: if given, what cannot be said on the other side is left out and described here,
-            instead of raised.
+        start: PyTorch's own tensors, from which counters (`num_batches_tracked`) and further names
+            are taken; without it counters of the graph are 0.
+        lost: if given, what cannot be said on the other side is described here instead of raised,
+            and what has no counterpart is taken from `start` or left out.
 
-    Returns: C-contiguous tensors in the order of PyTorch's parameters.
+    Returns: C-contiguous tensors in the order of PyTorch's parameters; behind them what `start` has
+        under further names: counters, and second names of tied weights.
 
     Raises `InputError` where tensors are missing, unknown or misshapen, where layers do not fit,
     or where something would be lost (a bias that is not zero and has no place).
@@ -135,12 +136,42 @@ def _present(tensors: Table[str, np.ndarray], graph: Graph) -> None:
         if (name not in tensors and name not in state)
         or (name in tensors and tuple(tensors[name].shape) != shape)
     ]
-    wrong += [f"{name}: expected no such tensor" for name in tensors if name not in wanted]
+    listed_ = {name: tensors[name] for name in wanted if name in tensors}
+    wrong += [
+        f"{name}: expected no such tensor"
+        for name, value in tensors.items()
+        if name not in wanted and not _counter(name) and _tied(name, value, graph, listed_) is None
+    ]
     if wrong:
         raise InputError(
             f"these are not the weights of the {FRAMEWORKS[graph.framework]} model:\n"
             f"{listed(wrong)}"
         )
+
+
+def _counter(name: str) -> bool:
+    return name.replace(".", "/").rpartition("/")[2] in STATE
+
+
+def _tied(
+    name: str, value: np.ndarray, graph: Graph, tensors: Table[str, np.ndarray]
+) -> str | None:
+    """The parameter that a further name in a file is another name of: graphs list each once.
+
+    The graph may say so (`semantics["tied"]`); otherwise they hold the same bytes.
+    """
+    said = graph.semantics.get("tied", {})
+    if name in said:
+        return str(said[name])
+    alike = [
+        other
+        for other, own in tensors.items()
+        if own.shape == value.shape and own.dtype == value.dtype and own.size > 1
+        if own.tobytes() == value.tobytes()
+    ]
+    role = name.rpartition(".")[2]
+    alike.sort(key=lambda other: other.rpartition(".")[2] != role)
+    return alike[0] if alike else None
 
 
 def _left_behind(
@@ -172,7 +203,9 @@ def _finished(
     start: Table[str, np.ndarray] | None,
     lost: list[str] | None,
 ) -> Weights:
-    """All tensors in the graph's order, counters among them."""
+    """All tensors in the graph's order, then what `start` has under further names."""
+    framework = FRAMEWORKS[graph.framework]
+    start = start or {}
     state = {name for unit in side.units for name in unit.state.values()}
     result: Weights = {}
     unfilled = []
@@ -181,20 +214,25 @@ def _finished(
             value = made[each.name]
             if cast and value.dtype.kind == "f":
                 value = value.astype(each.dtype if cast == "model" else cast)
-        elif start is not None and each.name in start:
-            value = start[each.name]
         elif each.name in state:
-            value = np.zeros(each.shape, each.dtype)
+            value = start.get(each.name, np.zeros(each.shape, each.dtype))
         else:
             unfilled.append(f"{each.name} {list(each.shape)}")
-            continue
-        # A layer may be given back as a view: safetensors would write its bytes in another order.
-        result[each.name] = np.array(value, order="C", copy=True)
+            if lost is None or each.name not in start:
+                continue
+            value = start[each.name]
+        result[each.name] = _own(value)
     if unfilled and lost is None:
-        raise InputError(
-            f"the map gives the {FRAMEWORKS[graph.framework]} model nothing for:\n"
-            f"{listed(unfilled)}"
-        )
+        raise InputError(f"the map gives the {framework} model nothing for:\n{listed(unfilled)}")
     if lost is not None:
-        lost += [f"{FRAMEWORKS[graph.framework]} {row}: nothing to fill it" for row in unfilled]
+        lost += [f"{framework} {row}: nothing to fill it" for row in unfilled]
+    known = {each.name: start[each.name] for each in graph.parameters if each.name in start}
+    for name in [name for name in start if name not in known]:
+        other = None if _counter(name) else _tied(name, start[name], graph, known)
+        result[name] = _own(result[other] if other in result else start[name])
     return result
+
+
+def _own(value: np.ndarray) -> np.ndarray:
+    """A copy in C order: rules may give views, whose bytes safetensors would write as they lie."""
+    return np.array(value, order="C", copy=True)

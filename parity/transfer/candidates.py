@@ -18,6 +18,7 @@ from parity.transfer.units import Unit, Web, units, web
 
 MANY = 12  # the longest chain of recurrent layers
 FEEDERS = 6  # of a layer that joins others: of more, no selection is tried
+MAPPED = ("layer_norm", "prelu")  # may have a number for each place of a map
 ROWS = ("dense", "batch_norm", "layer_norm", "prelu", "scale", "lstm", "gru", "simple_rnn")
 
 
@@ -153,8 +154,8 @@ class Fitting:
             found["flattened"] = orders(ours.expand(a[-1]), theirs.expand(b[-1]))
         if keras[-1].kind == "dense":
             found["unflattened"] = orders(ours.given(keras[-1]), theirs.given(torch[-1]))
-        vectors = [s for u in keras for s in u.shapes.values() if sum(n != 1 for n in s) > 1]
-        if axes and keras[0].kind not in ("dense", "batch_norm") and vectors:
+        mapped = keras[0].kind in MAPPED or keras[0].loose
+        if axes and mapped and any(_rank(s) > 1 for s in keras[0].shapes.values()):
             found["axes"] = axes
         if keras[0].kind not in ROWS and not keras[0].loose:
             found.pop("flattened", None)
@@ -182,6 +183,10 @@ def convert(rule: Rule, target: str, tensors: Tensors, context: Context) -> Tens
     if wrong:
         raise Unfit(f"it would become {'; '.join(wrong)}")
     return made
+
+
+def _rank(shape: tuple[int, ...]) -> int:
+    return sum(size != 1 for size in shape)
 
 
 def _signature(layers: Iterable[Unit]) -> Any:

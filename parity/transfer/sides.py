@@ -1,0 +1,227 @@
+"""Both models in processes of their own: what they are, and how far apart a mapping leaves them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from collections.abc import Mapping as Table
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from parity.check.graph import INPUT, Graph
+from parity.check.trace import Request, Trace, draw_inputs
+from parity.recording import write_atomically
+from parity.transfer.apply import to_keras, to_torch
+from parity.transfer.layouts import MERGING, Layout
+from parity.transfer.mapping import Mapping
+from parity.transfer.rules import FRAMEWORKS
+from shared_data.errors import InputError
+
+Shapes = tuple[tuple[int, ...], ...]
+Arrays = dict[str, np.ndarray]
+BATCH = 2
+# `keras_impl.check` describes and runs; to save a model is one line more, in such a process too.
+SAVE = """
+import sys
+from parity.check.trace import Request
+from parity.cli import run
+from pathlib import Path
+
+def save():
+    from keras_impl.loading import load
+    from keras_impl.tracing import inputs_of
+    asked = Request.read(Path(sys.argv[1]))
+    load(asked.model, asked.weights, inputs=lambda model: inputs_of(model, asked)).save(sys.argv[2])
+    return 0
+
+sys.exit(run(save))
+"""
+
+
+@dataclass
+class Pair:
+    """A Keras and a PyTorch model, described into `folder`.
+
+    Attributes:
+        models: what to build each from, by side.
+        weights: a file for a side, to load over what the builder gives.
+        shapes: of the inputs without the batch, by side, where they are given.
+    """
+
+    folder: Path
+    models: dict[str, str]
+    weights: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, Shapes] = field(default_factory=dict)
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    tensors: dict[str, Arrays] = field(default_factory=dict)
+    inputs: dict[str, Path] = field(default_factory=dict)
+
+    def describe(self) -> None:
+        """Describe Keras' model, then PyTorch's on the same inputs in its layout.
+
+        Raises `InputError` where a model cannot be built, or does not take these inputs.
+        """
+        shapes = self.shapes.get("keras", ())
+        self._describe("keras", self.request("keras", input_shapes=shapes))
+        drawn = draw(self.graphs["keras"])
+        self._write_inputs("keras", drawn)
+        refused: list[InputError] = []
+        for inputs in self._layouts(drawn):
+            self._write_inputs("torch", inputs)
+            try:
+                self._describe("torch", self.request("torch", inputs=str(self.inputs["torch"])))
+                return
+            except InputError as error:
+                refused.append(error)
+        raise refused[0]
+
+    def request(self, side: str, **more: object) -> Request:
+        known = {"model": self.models[side], "weights": self.weights.get(side), "batch": BATCH}
+        return Request(**{**known, **more})  # type: ignore[arg-type]
+
+    def distance(self, mapping: Mapping, source: str) -> dict[str, float]:
+        """How far apart the outputs are, relative to the largest, with weights by `mapping`.
+
+        In float64, in inference mode.
+        """
+        target = "torch" if source == "keras" else "keras"
+        carry = to_torch if target == "torch" else to_keras
+        carried = carry(
+            self.tensors[source],
+            mapping.settled(),
+            *(self.graphs["keras"], self.graphs["torch"]),
+            start=self.tensors[target],
+            lost=[],
+        )
+        path = self.folder / "tried.safetensors"
+        write_atomically(path, save(carried))
+        if source not in self._outputs:
+            self._outputs[source] = self._run(source, self.weights.get(source))
+        theirs = self._run(target, str(path))
+        return {
+            f"output:{at}": apart(*pair)
+            for at, pair in enumerate(zip(self._outputs[source], theirs, strict=True))
+        }
+
+    def save(self, path: Path, weights: Path) -> None:
+        """Write Keras' model with other weights as a `.keras` file."""
+        asked = self.request("keras", weights=str(weights), inputs=str(self.inputs["keras"]))
+        asked.write(self.folder / "save.json")
+        work("keras", ["-c", SAVE, str(self.folder / "save.json"), str(path)])
+
+    def __post_init__(self) -> None:
+        self._outputs: dict[str, list[np.ndarray]] = {}
+
+    def _describe(self, side: str, request: Request) -> None:
+        out = self._work(side, request, "--describe")
+        self.graphs[side] = Graph.read(out / "graph.json")
+        self.tensors[side] = load_file(out / "weights.safetensors")
+
+    def _run(self, side: str, weights: str | None) -> list[np.ndarray]:
+        request = self.request(
+            side,
+            weights=weights,
+            inputs=str(self.inputs[side]),
+            levels=("forward",),
+            precision="float64",
+        )
+        trace = Trace.read(self._work(side, request, "--trace"))
+        return [trace.tensors[f"forward/{name}"] for name in self.graphs[side].outputs]
+
+    def _work(self, side: str, request: Request, what: str) -> Path:
+        asked, out = self.folder / f"{side}.json", self.folder / side
+        request.write(asked)
+        out.mkdir(exist_ok=True)
+        work(side, ["-m", f"{side}_impl.check", str(asked), str(out), what])
+        return out
+
+    def _write_inputs(self, side: str, inputs: Arrays) -> None:
+        self.inputs[side] = self.folder / f"{side}.npz"
+        np.savez(self.inputs[side], **inputs)  # type: ignore[arg-type]
+
+    def _layouts(self, drawn: Arrays) -> Iterator[Arrays]:
+        """Keras' inputs as PyTorch may want them, the likeliest first."""
+        if "torch" in self.shapes:
+            given = draw_inputs(self.shapes["torch"], BATCH, 0)
+            rows = {name: value for name, value in drawn.items() if value.dtype.kind in "iu"}
+            for name, value in rows.items():
+                given[name] = np.resize(value, given[name].shape)
+            yield given
+            return
+        maps = Layout(self.graphs["keras"])
+        likely = {
+            name: value.ndim == 4 or (value.ndim > 2 and maps.axes[name][-1][0].name == "c")
+            for name, value in drawn.items()
+        }
+        tried: list[dict[str, bool]] = []
+        for moved in (likely, dict.fromkeys(drawn, False), dict.fromkeys(drawn, True)):
+            if moved not in tried:
+                tried.append(moved)
+                yield {
+                    name: np.moveaxis(value, -1, 1) if moved[name] and value.ndim > 2 else value
+                    for name, value in drawn.items()
+                }
+
+
+def work(side: str, command: list[str]) -> None:
+    """Run Python on `command`; what it refuses is refused here in its words."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode == 0:
+        return
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    refused = [at for at, line in enumerate(lines) if line.startswith("error: ")]
+    if refused:
+        raise InputError("\n".join(lines[refused[-1] :]).removeprefix("error: "))
+    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else "failed"
+    last = "\n".join(f"    {line}" for line in lines[-15:]) or "    (nothing)"
+    raise InputError(f"the {FRAMEWORKS[side]} side {how}. Its last lines:\n{last}")
+
+
+def draw(graph: Graph) -> Arrays:
+    """A batch for a model: whole numbers where an embedding looks them up, else normal ones."""
+    drawn = draw_inputs(graph.inputs, BATCH, 0)
+    rows: dict[str, int] = {}
+    from_input = {name: name for name in drawn}
+    for node in graph.nodes:
+        source = next((from_input[name] for name in node.inputs if name in from_input), None)
+        if source is None:
+            continue
+        if node.kind == "embedding":
+            own = [p.shape[0] for p in graph.parameters if p.layer == node.layer]
+            rows[source] = min([*own, rows.get(source, own[0])]) if own else 2
+        elif node.kind in (*MERGING, "permute", "identity", "select"):
+            from_input[node.name] = source
+    generator = np.random.default_rng(0)
+    for name, below in rows.items():
+        drawn[name] = generator.integers(0, below, drawn[name].shape)
+    return {f"{INPUT}{at}": drawn[f"{INPUT}{at}"] for at in range(len(drawn))}
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference of two outputs, relative to the largest number; infinite where their
+    sizes differ. A map may have its channels at either end."""
+    ways = (
+        [other, np.moveaxis(other, 1, -1), np.moveaxis(other, -1, 1)] if other.ndim > 2 else [other]
+    )
+    fits = [way for way in ways if way.shape == one.shape]
+    if not fits:
+        return float("inf")
+    size = max(float(np.abs(one).max(initial=0)), 1e-30)
+    return min(float(np.abs(one - way).max(initial=0)) for way in fits) / size
+
+
+def names_of(tensors: Table[str, np.ndarray]) -> str:
+    """`34 tensors, 1,234 numbers`."""
+    numbers = sum(value.size for value in tensors.values())
+    return f"{len(tensors)} tensors, {numbers:,} numbers"
