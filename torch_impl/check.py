@@ -29,9 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _work(options: argparse.Namespace, arguments: list[str]) -> int:
     request = Request.read(options.request)
-    # What is decided there for a training of the study's networks goes for any model's.
-    like = Experiment.of(padding=0, threads=request.threads, precision="float64")
-    environment.enter(like, [MODULE, *arguments])
+    environment.enter(like(request), [MODULE, *arguments])
 
     # Only now: PyTorch reads its environment when it is imported.
     import torch
@@ -59,6 +57,11 @@ def _work(options: argparse.Namespace, arguments: list[str]) -> int:
         reference = Trace.read(Path(request.reference)) if request.reference else None
         trace(model, graph, request, reference).write(options.out)
     return 0
+
+
+def like(request: Request) -> Experiment:
+    """An experiment whose environment is the request's: what is decided for one goes for both."""
+    return Experiment.of(padding=0, threads=request.threads)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -260,10 +260,14 @@ def _unbiased(given: Any, x: Tensor) -> bool:
     own = isinstance(given, nn.Module) and type(given).__module__.partition(".")[0] != "torch"
     if not own or given.running_var is None or not given.momentum:
         return True
-    tried = copy.deepcopy(given).train()
+    tried = copy.copy(given)
+    tried.__dict__["_buffers"] = {  # its own: the module itself stays as it is
+        name: None if each is None else each.clone() for name, each in given._buffers.items()
+    }
+    tried.training = True
     with torch.no_grad():
         tried.running_var.zero_()
-        tried(x.detach().clone())
+        tried.forward(x.detach().clone())
         axes = [axis for axis in range(x.ndim) if axis != 1]
         biased, unbiased = (
             given.momentum * x.detach().var(axes, correction=correction) for correction in (0, 1)

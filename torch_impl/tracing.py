@@ -112,10 +112,8 @@ class _Side:
         assert self.loss is not None
         levels, found = self.request.levels, Arrays()
         given = as_tensors(inputs, self.dtype)
-        sources = [x.requires_grad_() if x.is_floating_point() else x for x in given]
         recorder = _Recorder(self.nodes, gradients=True)
-        # A model may write on its input, which a tensor that wants a gradient does not allow.
-        outputs = self._watched(model, [x.clone() for x in sources], recorder)
+        outputs = self._watched(model, given, recorder)
         if len(outputs) != len(self.graph.outputs):
             self._note(
                 [
@@ -129,13 +127,13 @@ class _Side:
                 "the loss depends on no trained parameter: nothing to train, and no gradients to "
                 "compare. Ask for the level forward alone, or set requires_grad."
             )
-        attempt(loss.backward, sources)
+        attempt(loss.backward, given)
         if "loss" in levels:
             found |= self._ordered("training", recorder.values)
             found["loss"] = loss.detach().numpy().copy()
             found |= self._ordered("upstream", recorder.upstream())
             found |= _under("gradient", self._gradients(model))
-            for at, x in enumerate(sources):
+            for at, x in enumerate(given):
                 if x.is_floating_point():
                     found[f"gradient/{INPUT}{at}"] = _array(_gradient(x))
         losses = [loss.item()]
@@ -282,14 +280,12 @@ def _settings(request: Request) -> Iterator[None]:
     restore: list[Callable[[], None]] = [
         partial(torch.set_default_dtype, torch.get_default_dtype()),
         partial(torch.set_num_threads, torch.get_num_threads()),
-        partial(
-            torch.use_deterministic_algorithms,
-            torch.are_deterministic_algorithms_enabled(),
-            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-        ),
+        partial(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
         partial(random.setstate, random.getstate()),
     ]
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The same as use_deterministic_algorithms(True, warn_only=True), which also loads triton: that
+    # takes seconds, and beside TensorFlow ends the process.
+    torch.set_deterministic_debug_mode("warn")
     # What a forward makes anew, such as a first state of zeros, is of the default type.
     torch.set_default_dtype(getattr(torch, request.precision))
     if request.threads:

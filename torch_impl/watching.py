@@ -70,7 +70,8 @@ class Watch(TorchFunctionMode):
         self._double = precision == torch.float64
         self._lasts = {n.name: n for n in graph.nodes if "last" in n.settings} if graph else {}
         self._owners = owners(model)
-        self._from: dict[int, tuple[Tensor, str, int]] = {}  # identity: itself, node, version
+        # By identity: the tensor, its node, its version, and whether no gradient went through it.
+        self._from: dict[int, tuple[Tensor, str, int, bool]] = {}
         self._made_of: dict[int, tuple[Tensor, tuple[str, str]]] = {}  # of which bare parameter
         self._written: dict[int, str] = {}  # the base of views: the last call that changed it
         self._passed: dict[Any, str] = {}  # a step of the gradient's graph: its node
@@ -80,13 +81,18 @@ class Watch(TorchFunctionMode):
         self._path: list[str] = []
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The model's outputs, in order, whatever they are nested in."""
+        """The model's outputs, in order, whatever they are nested in.
+
+        Floating inputs get a gradient. The model gets copies: it may write on what it is given.
+        """
+        copies = []
         for at, value in enumerate(inputs):
-            self._note(value, f"{INPUT}{at}")
+            copies.append(value.requires_grad_().clone() if value.is_floating_point() else value)
+            self._note(copies[-1], f"{INPUT}{at}")
         handles = [each for module in self.paths for each in self._hook(module)]
         try:
             with self:
-                result = self.model(*inputs)
+                result = self.model(*copies)
         finally:
             for handle in handles:
                 handle.remove()
@@ -335,16 +341,19 @@ class Watch(TorchFunctionMode):
     # Where a tensor is from --------------------------------------------------------------------
 
     def _note(self, value: Tensor, name: str) -> None:
-        self._from[id(value)] = (value, name, value._version)
+        self._from[id(value)] = (value, name, value._version, value.grad_fn is None)
         if value.grad_fn is not None:
             self._passed[value.grad_fn] = name
 
     def _source(self, value: Tensor) -> str | None:
         """The node that gave a tensor; None of a parameter, a constant or an unknown one."""
         if id(value) in self._from:
-            _, name, version = self._from[id(value)]
-            changed = version != value._version
-            return self._written.get(id(_base(value)), name) if changed else name
+            _, name, version, plain = self._from[id(value)]
+            if version != value._version:
+                return self._written.get(id(_base(value)), name)
+            if plain and value.grad_fn is not None:  # made within an autograd.Function
+                return self._followed(value) or name
+            return name
         if self._origin(value) or value.grad_fn is None:
             return None
         return self._followed(value)
