@@ -35,9 +35,9 @@ class Pair:
         shapes: of the inputs in Keras' layout, without the batch.
         words: integer inputs are below it; 0 where inputs are of floating type.
         verdict: "pass" or "fail".
-        level: where a failing pair fails first; what the sides declare counts.
+        level: where a failing pair fails first, if what the sides declare differently counts.
         numbers: where it fails first by numbers alone, in float64 with dropout switched off;
-            empty where numbers do not tell.
+            empty where numbers do not tell, so that a checker must go by what is declared.
         named: PyTorch modules one of which must be named; empty where all are concerned.
         differs: what differs.
     """
