@@ -101,11 +101,11 @@ def check(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace, folder: Path) -> int:
     from parity.check import report, run  # after the flags: --help stays quick
+    from parity.check.sides import Process
     from parity.recording import write_atomically
 
+    sides = (Process("keras", options.keras), Process("torch", options.torch))
     asked = run.Asked(
-        keras=options.keras,
-        torch=options.torch,
         level=options.level,
         direction=None if options.no_transfer else options.direction,
         shapes=tuple(options.input_shape or ()),
@@ -118,7 +118,7 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
         seed=options.seed,
         threads=options.threads,
     )
-    found = run.check(asked, folder, lambda said: print(f"{said} …", file=sys.stderr))
+    found = run.check(sides, asked, folder, lambda said: print(f"{said} …", file=sys.stderr))
     text = json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"
     write_atomically(folder / "report.json", text.encode())
     if options.write_map:

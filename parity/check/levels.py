@@ -51,8 +51,17 @@ class Weights:
 class Comparison:
     """Two traces of one precision, every tensor compared once."""
 
-    def __init__(self, keras: Trace, torch: Trace, matching: Matching, weights: Weights) -> None:
+    def __init__(
+        self,
+        keras: Trace,
+        torch: Trace,
+        matching: Matching,
+        weights: Weights,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> None:
         self.keras, self.torch, self.matching, self.weights = keras, torch, matching, weights
+        self.rtol, self.atol = rtol, atol
         self.precision = torch.precision
         self.eps, self.factor = EPS[self.precision], FACTOR[self.precision]
 
@@ -152,6 +161,9 @@ class Comparison:
 
     def _allowed(self, reference: Tensor | None, floor: float) -> Allowed:
         scale = reference.scale if reference else 0.0
+        if self.rtol is not None or self.atol is not None:
+            rtol, atol = self.rtol or 0.0, self.atol or 0.0
+            return Allowed(atol + rtol * scale, f"atol {atol:g} + rtol {rtol:g} x {scale:.2g}")
         least = self.eps * scale
         value = self.factor * max(floor, least)
         reason = f"{self.factor:g} x noise floor {max(floor, least):.1e}"

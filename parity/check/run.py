@@ -7,11 +7,8 @@ memory once. Between them travel files in one folder: `keras/` and `torch/` each
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +20,15 @@ from parity.check import levels, semantics
 from parity.check.graph import Graph
 from parity.check.matching import Matching, computes, match
 from parity.check.report import CheckReport, Coverage
+from parity.check.sides import Side
 from parity.check.trace import Request, Trace, draw_inputs
 from parity.ladder.measure import FAIL, PASS, Allowed, Tensor, compare
 from parity.ladder.results import LevelResult, summarise
 from parity.recording import write_atomically
-from parity.transfer.candidates import Side
+from parity.transfer.candidates import Side as Described
 from shared_data.errors import InputError
 
-SIDES = ("keras", "torch")
+FRAMEWORKS = ("keras", "torch")
 # Keras' constants on both sides: what is asked is whether the models are the same, not whether the
 # training scripts are.
 OPTIMIZERS: dict[str, dict[str, float]] = {
@@ -59,16 +57,15 @@ class Asked:
     """What is to be checked.
 
     Attributes:
-        keras, torch: specs as `trace.Request.model` takes them.
         level: the last level to climb, a key of `RUNS`.
         direction: which way weights go; None compares what each side holds.
         shapes, inputs: of the inputs as Keras sees them, without the batch; or a `.npz` of them.
+            Without either the Keras model says what it takes.
         torch_weights: a file for PyTorch's model.
         map: a `map.toml` to follow.
+        rtol, atol: instead of the measured tolerances.
     """
 
-    keras: str
-    torch: str
     level: str = "trajectory"
     direction: str | None = "keras-to-torch"
     shapes: tuple[tuple[int, ...], ...] = ()
@@ -80,31 +77,45 @@ class Asked:
     batch: int = 4
     seed: int = 0
     threads: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
+    rtol: float | None = None
+    atol: float | None = None
 
 
-def check(asked: Asked, folder: Path, observe: Observer = lambda said: None) -> CheckReport:
-    """Check a pair; everything it leaves is in `folder`.
+def check(
+    sides: tuple[Side, Side], asked: Asked, folder: Path, observe: Observer = lambda said: None
+) -> CheckReport:
+    """Check a Keras and a PyTorch model; everything it leaves is in `folder`.
 
     Raises `InputError` where a model cannot be built or run, or layers cannot be told apart.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    keras_inputs = _inputs(asked)
-    first = _request(asked, "keras", _write(folder / "keras.npz", keras_inputs), ())
+    first, second = (
+        Request(
+            model=side.model,
+            weights=str(asked.torch_weights.absolute())
+            if weighted and asked.torch_weights
+            else None,
+            optimizer=asked.optimizer,
+            optimizer_settings=OPTIMIZERS[asked.optimizer],
+            precision=asked.precision,
+            batch=asked.batch,
+            seed=asked.seed,
+            threads=asked.threads,
+        )
+        for weighted, side in enumerate(sides)
+    )
+    first = replace(first, inputs=_given(asked, folder), input_shapes=asked.shapes)
     observe("describing the Keras model")
-    keras = _describe("keras", first, folder)
-    if not keras_inputs:
-        keras_inputs = draw_inputs(keras.inputs, asked.batch, asked.seed)
-        first = replace(first, inputs=_write(folder / "keras.npz", keras_inputs))
-    torch_inputs = {name: value.transpose(_moved(value)) for name, value in keras_inputs.items()}
-    second = _request(asked, "torch", _write(folder / "torch.npz", torch_inputs), ())
+    keras = sides[0].describe(first, folder / "keras")
+    first = replace(first, inputs=str(folder / "keras" / "inputs.npz"))
+    second = replace(second, inputs=_moved_inputs(Path(first.inputs or ""), folder))
     observe("describing the PyTorch model")
-    torch = _describe("torch", second, folder)
+    torch = sides[1].describe(second, folder / "torch")
 
     given = transfer.Mapping.read(asked.map) if asked.map else None
     mapping = transfer.find(keras, torch, given, partial=True)
-    held = {side: load_file(folder / side / "weights.safetensors") for side in SIDES}
-    job = _Job(asked, folder, keras, torch, held, (first, second), observe)
+    held = {side: load_file(folder / side / "weights.safetensors") for side in FRAMEWORKS}
+    job = _Job(sides, asked, folder, keras, torch, held, (first, second), observe)
     if mapping.ambiguous:
         observe("telling layers apart by their numbers")
         mapping = transfer.settle(mapping, job.score)
@@ -117,6 +128,7 @@ class _Job:
 
     def __init__(
         self,
+        sides: tuple[Side, Side],
         asked: Asked,
         folder: Path,
         keras: Graph,
@@ -125,9 +137,8 @@ class _Job:
         requests: tuple[Request, Request],
         observe: Observer,
     ) -> None:
-        self.asked, self.folder, self.observe = asked, folder, observe
+        self.sides, self.asked, self.folder, self.observe = sides, asked, folder, observe
         self.keras, self.torch, self.held, self.requests = keras, torch, held, requests
-        self._reference: Trace | None = None
 
     def score(self, mapping: transfer.Mapping) -> dict[str, float]:
         """How far apart the outputs of every call are, relative to the largest value."""
@@ -151,7 +162,7 @@ class _Job:
         environment: dict[str, Any] = {}
         if RUNS[asked.level]:
             traces = self._run(mapping, matching, RUNS[asked.level], observe=self.observe)
-            comparison = levels.Comparison(*traces, matching, weights)
+            comparison = levels.Comparison(*traces, matching, weights, asked.rtol, asked.atol)
             with np.load(self.requests[0].inputs or "") as given:
                 axes = {name: _moved(value) for name, value in given.items()}
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
@@ -160,8 +171,8 @@ class _Job:
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
             environment = {each.framework: each.environment for each in traces}
         return CheckReport(
-            asked.keras,
-            asked.torch,
+            self.sides[0].model,
+            self.sides[1].model,
             tuple(results),
             tuple(origins),
             tuple(found),
@@ -171,7 +182,7 @@ class _Job:
         )
 
     def _matched(self, mapping: transfer.Mapping) -> tuple[Matching, levels.Weights]:
-        sides = (Side(self.keras), Side(self.torch))
+        sides = (Described(self.keras), Described(self.torch))
         groups, owners = [], dict[str, str]()
         for entry in mapping.entries:
             ours, theirs = (
@@ -210,24 +221,23 @@ class _Job:
         loaded = self._loaded(mapping)
         targets = self._targets(matching)
         traces: list[Trace] = []
-        for side, request, target in zip(SIDES, self.requests, targets, strict=True):
-            observe(f"running the {'Keras' if side == 'keras' else 'PyTorch'} model")
+        for side, request, target in zip(self.sides, self.requests, targets, strict=True):
+            name = side.framework
+            observe(f"running the {'Keras' if name == 'keras' else 'PyTorch'} model")
             request = replace(
                 request,
-                weights=str(loaded[side]),
-                targets=_write(self.folder / f"{side}-targets.npz", target),
+                weights=str(loaded[name]),
+                targets=_write(self.folder / name / "targets.npz", target),
                 levels=wanted,
-                optimizer_settings=OPTIMIZERS[self.asked.optimizer],
                 reference=str(self.folder / "keras") if traces else None,
                 pairs=tuple(each.pair for each in matching.matches) if traces else (),
             )
-            _work(side, request, self.folder, "--trace")
-            traces.append(Trace.read(self.folder / side))
+            traces.append(side.trace(request, self.folder / name))
         return traces[0], traces[1]
 
     def _loaded(self, mapping: transfer.Mapping) -> dict[str, Path]:
         """The weights that each side runs with."""
-        loaded = {side: self.folder / side / "weights.safetensors" for side in SIDES}
+        loaded = {each: self.folder / each / "weights.safetensors" for each in FRAMEWORKS}
         if self.asked.direction:
             source, _, target = self.asked.direction.partition("-to-")
             carry = transfer.to_torch if target == "torch" else transfer.to_keras
@@ -327,10 +337,10 @@ def _structure(found: list[semantics.Finding], matching: Matching) -> LevelResul
     return LevelResult("structure", PASS, detail=detail)
 
 
-def _inputs(asked: Asked) -> dict[str, np.ndarray]:
-    """The batch as Keras sees it; empty where the Keras model has to say its shapes first."""
+def _given(asked: Asked, folder: Path) -> str | None:
+    """The batch that was given, as the model's inputs in order; None where none was."""
     if asked.inputs is None:
-        return draw_inputs(asked.shapes, asked.batch, asked.seed)
+        return None
     try:
         with np.load(asked.inputs, allow_pickle=False) as found:
             values = [found[name] for name in found.files]
@@ -342,7 +352,15 @@ def _inputs(asked: Asked) -> dict[str, np.ndarray]:
             f"--inputs: {asked.inputs} holds batches of {sorted(sizes)}: expected one array per "
             "input, all of one batch size, at least 1"
         )
-    return {f"input:{at}": value for at, value in enumerate(values)}
+    named = {f"input:{at}": value for at, value in enumerate(values)}
+    return _write(folder / "given.npz", named)
+
+
+def _moved_inputs(keras: Path, folder: Path) -> str:
+    """The same batch as PyTorch takes it."""
+    with np.load(keras) as found:
+        moved = {n: v if _moved(v) is None else v.transpose(_moved(v)) for n, v in found.items()}
+    return _write(folder / "torch-inputs.npz", moved)
 
 
 def _moved(value: np.ndarray) -> tuple[int, ...] | None:
@@ -350,54 +368,7 @@ def _moved(value: np.ndarray) -> tuple[int, ...] | None:
     return (0, value.ndim - 1, *range(1, value.ndim - 1)) if value.ndim > 3 else None
 
 
-def _request(asked: Asked, side: str, inputs: str, levels: tuple[str, ...]) -> Request:
-    weights = asked.torch_weights if side == "torch" else None
-    return Request(
-        model=getattr(asked, side),
-        inputs=inputs or None,
-        weights=str(weights) if weights else None,
-        levels=levels,
-        optimizer=asked.optimizer,
-        precision=asked.precision,
-        batch=asked.batch,
-        seed=asked.seed,
-        threads=asked.threads,
-    )
-
-
-def _describe(side: str, request: Request, folder: Path) -> Graph:
-    _work(side, request, folder, "--describe")
-    return Graph.read(folder / side / "graph.json")
-
-
-def _work(side: str, request: Request, folder: Path, what: str) -> None:
-    """Run a wing's worker. What it refuses is refused here, in its words."""
-    request.write(folder / f"{side}{what}.json")
-    (folder / side).mkdir(exist_ok=True)
-    command = [sys.executable, "-m", f"{side}_impl.check"]
-    done = subprocess.run(
-        [*command, str(folder / f"{side}{what}.json"), str(folder / side), what],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    if done.returncode == 0:
-        return
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    refused = [at for at, line in enumerate(lines) if line.startswith("error: ")]
-    if done.returncode == 2 and refused:
-        raise InputError("\n".join(lines[refused[-1] :]).removeprefix("error: "))
-    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else "failed"
-    hint = " It may have run out of memory: try --batch 1." if done.returncode == -9 else ""
-    last = "\n".join(f"    {line}" for line in lines[-15:]) or "    (nothing)"
-    raise InputError(f"the {side} side {how}.{hint} Its last lines:\n{last}")
-
-
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
-    """An `.npz`; empty where there is nothing to write."""
-    if not arrays:
-        return ""
     with path.open("wb") as file:
         np.savez(file, **dict(arrays))  # type: ignore[arg-type]
     return str(path)
