@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_impl.exact import precision
+from keras_impl.failures import attempt
 from keras_impl.parameters import parameters
 from keras_impl.recorder import Recorder
 from parity.check.graph import INPUT, Graph, Node
@@ -31,7 +32,12 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
     given = fitted(model, inputs) if inputs else drawn(model)
     with precision(precision_of(model)):
         tensors = to_tensors(given)
-        run(model, tensors, training=False)  # builds what is built at its first call
+        shapes = ", ".join(f"{tuple(value.shape)} {value.dtype}" for value in given.values())
+        attempt(  # it also builds what is built at its first call
+            lambda: run(model, tensors, training=False),
+            f"the model {model.name} does not run on inputs of {shapes} (batch first)",
+            "Give the inputs that it takes.",
+        )
         recorder = Recorder(model, tensors)
         with recorder.recording():
             outputs = keras.tree.flatten(run(model, tensors, training=False))
@@ -100,8 +106,16 @@ def fitted(model: keras.Model, inputs: Arrays) -> dict[str, np.ndarray]:
                     f"expected {_shown(shape)} (both without the batch)."
                 )
         types = [floating if "float" in dtype else dtype for _, dtype in wanted]
-    pairs = zip(values, types, strict=True)
-    return {f"{INPUT}{at}": value.astype(dtype) for at, (value, dtype) in enumerate(pairs)}
+    fit = {}
+    for at, (value, dtype) in enumerate(zip(values, types, strict=True)):
+        fit[f"{INPUT}{at}"] = value.astype(dtype)
+        broken = value.dtype.kind == "f" and not np.issubdtype(dtype, np.floating)
+        if broken and (fit[f"{INPUT}{at}"] != value).any():
+            raise InputError(
+                f"{INPUT}{at} of the model {model.name} is of type {dtype}: got {value.dtype} "
+                "numbers that are not whole. Give an array of the right type."
+            )
+    return fit
 
 
 def drawn(model: keras.Model, batch: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
@@ -114,7 +128,8 @@ def drawn(model: keras.Model, batch: int = 2, seed: int = 0) -> dict[str, np.nda
             f"the model {model.name} does not say the whole shape of its inputs (it says {said}): "
             "give the shapes, without the batch."
         )
-    given = draw_inputs(tuple(tuple(shape) for shape, _ in wanted), batch, seed)
+    shapes = tuple(tuple(side or 0 for side in shape) for shape, _ in wanted)
+    given = draw_inputs(shapes, batch, seed)
     rows = [
         layer.input_dim
         for layer in model._flatten_layers()

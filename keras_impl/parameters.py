@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.kinds import fused, is_unit
+from keras_impl.kinds import is_unit
+from keras_impl.rules import fused
 from parity.check.graph import Parameter
 
 

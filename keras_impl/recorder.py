@@ -14,7 +14,7 @@ from unittest.mock import patch
 import keras
 import numpy as np
 
-from keras_impl import kinds, raw_operations
+from keras_impl import kinds, raw_operations, rules
 from keras_impl.parameters import ROOT, Paths
 from keras_impl.trail import Trail, dtype, floating, shape_of, tensors
 from parity.check.graph import Node
@@ -97,8 +97,8 @@ class Recorder:
         owner = path if layer.weights else ""
         if describe is None:
             return self._unknown(original, type(layer).__name__, path, (args, kwargs), owner)
-        if isinstance(layer, keras.layers.Activation) and not kinds.of_function(layer.activation):
-            name = kinds.name_of(layer.activation)
+        if isinstance(layer, keras.layers.Activation) and not rules.of_function(layer.activation):
+            name = rules.name_of(layer.activation)
             return self._unknown(original, name, path, (args, kwargs), owner)
         sources, before = self.trail.named_sources(args, kwargs), shape_of(args, kwargs)
         name, ended = self.trail.unique(path), False
@@ -108,7 +108,7 @@ class Recorder:
             settings = {**settings, "dtype": layer.compute_dtype}
             return self._keep(name, kind, sources, output, owner, settings)
 
-        if not kinds.fused(layer):
+        if not rules.fused(layer):
             with self._mute():
                 output = original()
             return end(output)
@@ -126,14 +126,14 @@ class Recorder:
 
     def _activate(self, activation: Any, x: Any, path: str) -> Any:
         name, owner = f"{path}/activation", ""
-        described = kinds.of_function(activation)
+        described = rules.of_function(activation)
         if described is None and isinstance(activation, keras.layers.Layer):
             describe = kinds.of_layer(activation)
             described = describe(activation, shape_of(x), shape_of(x)) if describe else None
             owner = self._paths.of(activation) if activation.weights else ""
         if described is None:
             with self._mute(False):
-                called = kinds.name_of(activation)
+                called = rules.name_of(activation)
                 return self._unknown(lambda: activation(x), called, name, (x,), owner)
         kind, settings = described
         settings = {**settings, "dtype": dtype(x)}
@@ -174,7 +174,7 @@ class Recorder:
             return output
         kind, settings = kinds.of_operation(operation, shape_of(args, kwargs), shape_of(output))
         graph = bool(operation._inbound_nodes)  # of a functional model: it has a name of its own
-        name = self._below(operation.name if graph else kinds.snake(called), graph)
+        name = self._below(operation.name if graph else rules.snake(called), graph)
         numbers = [_number(each) for each in (*args, *kwargs.values())]
         pieces = called in kinds.PIECES
         return self._function(name, kind, settings, (args, kwargs), numbers, output, pieces)
@@ -194,9 +194,9 @@ class Recorder:
         if called in raw_operations.PASSING:
             self.trail.follow(outputs[0], sources[0])
             return
-        kind = raw_operations.KINDS.get(called, f"other:{kinds.snake(called)}")
+        kind = raw_operations.KINDS.get(called, f"other:{rules.snake(called)}")
         if kind == "reshape":
-            kind, _ = kinds.reshape(None, shape_of(inputs), shape_of(outputs))
+            kind, _ = rules.reshape(None, shape_of(inputs), shape_of(outputs))
         known = [self.trail.producer(each) or self.trail.bare(each) for each in inputs]
         numbers = [
             None if told else _number(each) for each, told in zip(inputs, known, strict=True)
@@ -224,12 +224,12 @@ class Recorder:
             sources = self.trail.sources(given)
         if bare is not None:
             owner = bare.layer
-            if kind in kinds.ARITHMETIC:
+            if kind in rules.ARITHMETIC:
                 operation = kind.removeprefix("other:")
                 kind, settings = "scale", {"operation": operation, "parameter": bare.role}
                 name = self._below(bare.role)
         else:
-            kind, settings = kinds.rescaled(kind, numbers) or (kind, settings)
+            kind, settings = rules.rescaled(kind, numbers) or (kind, settings)
         if pieces:
             parts = tensors(output)
             for at, part in enumerate(parts):
