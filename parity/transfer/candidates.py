@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations, product
 from typing import Any
@@ -77,6 +77,7 @@ class Fitting:
     def __init__(self, keras: Side, torch: Side) -> None:
         self.keras, self.torch = keras, torch
         self.tried: dict[Any, tuple[tuple[str, ...], str]] = {}
+        self.seen: dict[Unit, Any] = {}
 
     def all(self) -> list[Candidate]:
         """Every candidate. Of several rules for the same layers the one that loses least is
@@ -123,12 +124,20 @@ class Fitting:
     ) -> tuple[tuple[str, ...], str]:
         """What would be lost, and why the rule does not fit: empty where it does."""
         key = (
-            *(rule.name, _signature(keras), _signature(torch)),
+            *(rule.name, self._signature(keras), self._signature(torch)),
             tuple(sorted((k, str(v)) for k, v in context.items())),
         )
         if key not in self.tried:
             self.tried[key] = self._fit(rule, Context(keras, torch, dry=True, **context))
         return self.tried[key]
+
+    def _signature(self, layers: tuple[Unit, ...]) -> Any:
+        """All of layers that a rule can see."""
+        for each in layers:
+            if each not in self.seen:
+                settings = str(sorted(each.settings.items()))
+                self.seen[each] = (tuple(each.shapes.items()), settings)
+        return tuple(self.seen[each] for each in layers)
 
     def _fit(self, rule: Rule, context: Context) -> tuple[tuple[str, ...], str]:
         try:
@@ -149,14 +158,13 @@ class Fitting:
         found: dict[str, Any] = {}
         if not a or not b:
             return found
-        axes = turned(a, b) if len(keras) == len(torch) == 1 else ()
         if len(a) == len(b) == 1 or keras[0].kind in ("lstm", "gru", "simple_rnn"):
             found["flattened"] = orders(ours.expand(a[-1]), theirs.expand(b[-1]))
         if keras[-1].kind == "dense":
             found["unflattened"] = orders(ours.given(keras[-1]), theirs.given(torch[-1]))
         mapped = keras[0].kind in MAPPED or keras[0].loose
-        if axes and mapped and any(_rank(s) > 1 for s in keras[0].shapes.values()):
-            found["axes"] = axes
+        if mapped and any(_rank(s) > 1 for s in keras[0].shapes.values()):
+            found["axes"] = turned(a, b)
         if keras[0].kind not in ROWS and not keras[0].loose:
             found.pop("flattened", None)
         return {key: value for key, value in found.items() if value}
@@ -187,12 +195,6 @@ def convert(rule: Rule, target: str, tensors: Tensors, context: Context) -> Tens
 
 def _rank(shape: tuple[int, ...]) -> int:
     return sum(size != 1 for size in shape)
-
-
-def _signature(layers: Iterable[Unit]) -> Any:
-    return tuple(
-        (tuple(each.shapes.items()), str(sorted(each.settings.items()))) for each in layers
-    )
 
 
 def _groups(

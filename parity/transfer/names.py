@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 
 SAME = {  # words that frameworks and people use for one another
     **{"q": "query", "k": "key", "v": "value", "o": "output", "out": "output"},
@@ -22,21 +23,20 @@ GIVEN = re.compile(
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
-def words(name: str) -> Counter[str]:
-    """The words of a name, numbers too, without what a framework gave by itself."""
+@cache
+def words(name: str, numbers: bool) -> Counter[str]:
+    """The words of a name, or its numbers, without what a framework gave by itself."""
     pieces = [piece for piece in re.split(r"[/.]", name) if not GIVEN.match(piece)]
     found = (SAME.get(w.lower(), w.lower()) for piece in pieces for w in WORD.findall(piece))
-    return Counter(word for word in found if word)
+    return Counter(word for word in found if word and word.isdigit() is numbers)
 
 
 def similarity(keras: str, torch: str) -> tuple[float, float]:
     """How alike two names are by words and by numbers, each from 0 to 1."""
-    ours, theirs = words(keras), words(torch)
-    split = [
-        [{w: n for w, n in each.items() if w.isdigit() is d} for each in (ours, theirs)]
-        for d in (False, True)
-    ]
-    return _overlap(*map(Counter, split[0])), _overlap(*map(Counter, split[1]))
+    alike, counted = (
+        _overlap(words(keras, numbers), words(torch, numbers)) for numbers in (False, True)
+    )
+    return alike, counted
 
 
 def alike(
