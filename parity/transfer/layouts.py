@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parity.check.graph import INPUT, Graph, Node
 from parity.transfer.units import Unit
@@ -23,11 +23,16 @@ UNKNOWN = ("select", "mean")
 
 @dataclass(frozen=True)
 class Atom:
-    """A run of numbers that is taken as a whole: `name` says what it counts, `source` whose."""
+    """What an axis counts, and how far.
+
+    The atoms of a run are nested, the last the fastest; the runs of an axis follow each other, as a
+    concatenation of vectors leaves them. `source` is the node that made the numbers.
+    """
 
     name: str
     size: int
     source: str = ""
+    run: int = 0
 
 
 Axis = tuple[Atom, ...]
@@ -81,7 +86,11 @@ class Layout:
         return self.expand(axes[-1]) if len(axes) == 1 else ()
 
     def expand(self, axis: Axis) -> Axis:
-        return tuple(part for atom in axis for part in self.splits.get(atom.source, (atom,)))
+        return tuple(
+            replace(part, run=atom.run)
+            for atom in axis
+            for part in self.splits.get(atom.source, (atom,))
+        )
 
     def _after(self, node: Node) -> tuple[Axis, ...]:
         inputs = [self.axes.get(name, ()) for name in node.inputs]
@@ -139,6 +148,8 @@ class Layout:
     def _merged(self, node: Node, first: tuple[Axis, ...]) -> tuple[Axis, ...]:
         """Merge and split axes as a reshape in row-major order does."""
         atoms = [atom for axis in first for atom in axis]
+        if any(atom.run for atom in atoms):
+            return first if _shape(first) == node.shape else self._fresh(node.name, node.shape)
         if len(atoms) == 1 and len(node.shape) > 1 and math.prod(node.shape) == atoms[0].size:
             made = self._fresh(node.name, node.shape)
             self.splits[atoms[0].source] = tuple(atom for axis in made for atom in axis)
@@ -167,7 +178,10 @@ class Layout:
             if _size(own[0]) == size:
                 joined.append(own[0])
             elif len(node.shape) == 1:
-                joined.append(tuple(atom for axis in own for atom in axis))
+                runs = [run for axis in own for run in _runs(axis)]
+                joined.append(
+                    tuple(replace(atom, run=n) for n, run in enumerate(runs) for atom in run)
+                )
             else:
                 joined.append((Atom(own[0][0].name, size, node.name),))
         return tuple(joined)
@@ -176,7 +190,7 @@ class Layout:
 def orders(keras: Axis, torch: Axis) -> tuple[Order, ...]:
     """How the numbers of an axis are to be reordered; empty where they run alike.
 
-    Atoms of one source stand together, so that each run of them is reordered by itself.
+    Each run is reordered by itself.
     """
     ours, theirs = _runs(keras), _runs(torch)
     if len(ours) != len(theirs):
@@ -212,7 +226,7 @@ def _order(keras: Sequence[Atom], torch: Sequence[Atom], drop: bool = True) -> O
 def _runs(axis: Axis) -> list[list[Atom]]:
     runs: list[list[Atom]] = []
     for atom in axis:
-        if runs and runs[-1][-1].source == atom.source:
+        if runs and runs[-1][-1].run == atom.run:
             runs[-1].append(atom)
         else:
             runs.append([atom])

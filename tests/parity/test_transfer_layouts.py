@@ -162,6 +162,36 @@ def test_a_concatenation_is_reordered_in_its_part() -> None:
     assert found == (Order((6,), (0,)), *MOVED)
 
 
+def test_maps_joined_by_their_channels() -> None:
+    def build(net: Net) -> str:
+        x = net.add("concatenate", net.conv(), net.conv(layer="b"), shape=net.map(c=2 * C))
+        return net.dense(net.flatten(x, 2 * FLAT), 2 * FLAT)
+
+    assert contexts(build)["dense"] == {"flattened": (Order((H, W, 2 * C), (2, 0, 1)),)}
+
+
+def test_two_flattened_maps_one_behind_the_other() -> None:
+    def build(net: Net) -> str:
+        x, y = net.flatten(net.conv()), net.flatten(net.conv(layer="b"))
+        return net.dense(net.add("concatenate", x, y, shape=(2 * FLAT,)), 2 * FLAT)
+
+    assert contexts(build)["dense"] == {"flattened": MOVED * 2}
+
+
+def test_a_dense_layer_over_the_channels_of_a_map() -> None:
+    """PyTorch permutes for it and back, and flattens channels first."""
+
+    def build(net: Net) -> str:
+        x = net.conv()
+        x = x if net.keras else net.add("permute", x, shape=(H, W, C))
+        net.own("pixel", ("kernel", (C, 5)), ("weight", (5, C)))
+        x = net.add("dense", x, shape=(H, W, 5), layer="pixel")
+        x = x if net.keras else net.add("permute", x, shape=(5, H, W))
+        return net.dense(net.flatten(x, H * W * 5), H * W * 5)
+
+    assert contexts(build)["dense"] == {"flattened": (Order((H, W, 5), (2, 0, 1)),)}
+
+
 def test_an_input_that_is_flattened_at_once() -> None:
     """Nothing says that it is a map: PyTorch's input has the same shape, nothing is reordered."""
 
