@@ -61,9 +61,9 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
 
 def run(model: keras.Model, tensors: list[Any], training: bool) -> Any:
     """Call the model as its own `fit` would: with one input, or all of them in one structure."""
-    if hasattr(model, "_inputs_struct"):
-        packed = keras.tree.pack_sequence_as(model._inputs_struct, tensors)
-        return model(packed, training=training)
+    structure = structure_of(model)
+    if structure is not None:
+        return model(keras.tree.pack_sequence_as(structure, tensors), training=training)
     if len(tensors) == 1:
         return model(tensors[0], training=training)
     taken = [
@@ -74,6 +74,11 @@ def run(model: keras.Model, tensors: list[Any], training: bool) -> Any:
     if len(taken) == len(tensors):
         return model(*tensors, training=training)
     return model(tensors, training=training)
+
+
+def structure_of(model: keras.Model) -> Any:
+    """The symbolic inputs of a functional or a built sequential model; None of any other."""
+    return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
 
 
 def precision_of(model: keras.Model) -> str:
@@ -148,9 +153,10 @@ def to_tensors(given: Arrays) -> list[Any]:
 
 def _declared(model: keras.Model) -> list[tuple[tuple[int | None, ...], str]] | None:
     """Shape without the batch and dtype of each input, where the model says so."""
-    if not hasattr(model, "_inputs_struct"):
+    structure = structure_of(model)
+    if structure is None:
         return None
-    inputs = keras.tree.flatten(model._inputs_struct)
+    inputs = keras.tree.flatten(structure)
     return [(tuple(each.shape[1:]), str(each.dtype)) for each in inputs]
 
 

@@ -144,7 +144,7 @@ def parameters(model: keras.Model) -> tuple[Parameter, ...]:
 def values(model: keras.Model) -> dict[str, np.ndarray]:
     """Copies of all parameters by name, in their own dtype."""
     return {
-        name: np.array(keras.ops.convert_to_numpy(each.variable))
+        name: np.array(keras.ops.convert_to_numpy(each.variable.value))
         for name, each in named(model).items()
     }
 

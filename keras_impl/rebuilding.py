@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_impl.exact import precision as computing_in
 from keras_impl.failures import said
+from keras_impl.graph import structure_of
 from keras_impl.parameters import named
 from shared_data.errors import InputError, listed
 
@@ -72,8 +73,8 @@ def _others(model: keras.Model, precision: str) -> list[str]:
         dtype = str(getattr(operation, "dtype", ""))
         if type(operation).__name__ == "Cast" and "float" in dtype and dtype != precision:
             found.append(f"{operation.name} casts to {dtype}")
-    for given in keras.tree.flatten(getattr(model, "_inputs_struct", ())):
-        if "float" in str(given.dtype) and given.dtype != precision:
+    for given in keras.tree.flatten(structure_of(model)):
+        if given is not None and "float" in str(given.dtype) and given.dtype != precision:
             found.append(f"the input {given.name} is taken in {given.dtype}")
     return found
 
@@ -125,4 +126,4 @@ def _copy(model: keras.Model, made: keras.Model, spec: str) -> None:
             f"{len(theirs)}, or of other shapes. Let it build the same model whenever it is called."
         )
     for own, other in zip(ours, theirs, strict=True):
-        other.assign(np.asarray(keras.ops.convert_to_numpy(own)).astype(other.dtype))
+        other.assign(np.asarray(keras.ops.convert_to_numpy(own.value)).astype(other.dtype))

@@ -1,7 +1,7 @@
 """How a layer or an operation is read: its kind and settings, in the terms of `parity.check.graph`.
 
-Which goes by which rule stands in `keras_impl.kinds`. A rule takes the layer, the shapes of its first
-input and of its output, batch included, and gives (kind, settings).
+Which goes by which rule stands in `keras_impl.kinds`. A rule takes the layer, the shapes of its
+first input and of its output, batch included, and gives (kind, settings).
 """
 
 from __future__ import annotations

@@ -215,11 +215,11 @@ def dropout_off() -> Iterator[None]:
 @contextmanager
 def _restarted(model: keras.Model, nudge: bool) -> Iterator[None]:
     """Weights nudged or as they are inside; all variables as they were after."""
-    held = [(each, np.array(keras.ops.convert_to_numpy(each))) for each in model.variables]
+    held = [(each, np.array(keras.ops.convert_to_numpy(each.value))) for each in model.variables]
     try:
         if nudge:
             for each in model.weights:
-                each.assign(nudged(np.array(keras.ops.convert_to_numpy(each))))
+                each.assign(nudged(np.array(keras.ops.convert_to_numpy(each.value))))
         yield
     finally:
         for each, value in held:
