@@ -44,17 +44,28 @@ def trace(
     with _settings(request):
         side = _Side(model, graph, request)
         given = inputs_of(request)
-        made = Trace("torch", request.precision, side.run(given), environment=environment())
+        made = Trace("torch", request.precision, environment=environment())
         other = {name: nudged(value) for name, value in side.cast(given).items()}
-        made.keep_floor(side.run(other))
-        made.keep_floor(side.run(given, nudge=True))
+        _keep(made, side.run(given), side.run(other), side.run(given, nudge=True))
         if reference is not None and request.pairs and "loss" in request.levels:
             forced = Forced(reference, request.pairs, getattr(torch, request.precision))
-            made.tensors |= side.forced(given, forced)
-            made.keep_floor(side.forced(other, forced.nudged()))
-            made.keep_floor(side.forced(given, replace(forced), nudge=True))
+            _keep(
+                made,
+                side.forced(given, forced),
+                side.forced(other, forced.nudged()),
+                side.forced(given, replace(forced), nudge=True),
+            )
         made.notes += side.notes
     return made
+
+
+def _keep(made: Trace, own: Iterator[Arrays], *others: Iterator[Arrays]) -> None:
+    """Take in a run, and nudged ones for its floors: of these, no more than a part is held."""
+    for part in own:
+        made.tensors |= part
+    for other in others:
+        for part in other:
+            made.keep_floor(part)
 
 
 def inputs_of(request: Request) -> Arrays:
@@ -85,32 +96,30 @@ class _Side:
             for name, value in inputs.items()
         }
 
-    def run(self, inputs: Arrays, nudge: bool = False) -> Arrays:
-        """Everything but the forced run, by the names of a trace."""
-        found: Arrays = {}
+    def run(self, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
+        """Everything but the forced run, by the names of a trace, part by part."""
         if "forward" in self.request.levels:
             recorder = _Recorder(self.nodes)
             self._watched(self._fresh(nudge).eval(), as_tensors(inputs, self.dtype), recorder)
-            found |= self._ordered("forward", recorder.values)
+            yield self._ordered("forward", recorder.values)
         if self.loss is not None:
-            found |= self._train(self._training(nudge), inputs)
-        return found
+            yield from self._train(self._training(nudge), inputs)
 
-    def forced(self, inputs: Arrays, forced: Forced, nudge: bool = False) -> Arrays:
+    def forced(self, inputs: Arrays, forced: Forced, nudge: bool = False) -> Iterator[Arrays]:
         assert self.loss is not None
         model = self._training(nudge)
         outputs = self._watched(model, as_tensors(inputs, self.dtype), forced, replaces=True)
         loss = self.loss(outputs)
         attempt(lambda: forced.backward(loss), outputs)
         self._note(forced.notes)
-        found = self._ordered("forced/training", forced.own)
-        found |= self._ordered("forced/upstream", forced.handed_back())
-        return found | _under("forced/gradient", self._gradients(model))
+        yield self._ordered("forced/training", forced.own)
+        yield self._ordered("forced/upstream", forced.handed_back())
+        yield _under("forced/gradient", self._gradients(model))
 
-    def _train(self, model: nn.Module, inputs: Arrays) -> Arrays:
+    def _train(self, model: nn.Module, inputs: Arrays) -> Iterator[Arrays]:
         """The training run, a step, and the steps after it."""
         assert self.loss is not None
-        levels, found = self.request.levels, Arrays()
+        levels = self.request.levels
         given = as_tensors(inputs, self.dtype)
         recorder = _Recorder(self.nodes, gradients=True)
         outputs = self._watched(model, given, recorder)
@@ -129,13 +138,13 @@ class _Side:
             )
         attempt(loss.backward, given)
         if "loss" in levels:
-            found |= self._ordered("training", recorder.values)
-            found["loss"] = loss.detach().numpy().copy()
-            found |= self._ordered("upstream", recorder.upstream())
-            found |= _under("gradient", self._gradients(model))
+            yield self._ordered("training", recorder.values)
+            yield {"loss": loss.detach().numpy().copy()}
+            yield self._ordered("upstream", recorder.upstream())
+            yield _under("gradient", self._gradients(model))
             for at, x in enumerate(given):
                 if x.is_floating_point():
-                    found[f"gradient/{INPUT}{at}"] = _array(_gradient(x))
+                    yield {f"gradient/{INPUT}{at}": _array(_gradient(x))}
         losses = [loss.item()]
         state = model.state_dict(keep_vars=True)
         optimizer = optimizers.make(
@@ -146,7 +155,7 @@ class _Side:
         if set(levels) & {"update", "trajectory"}:
             optimizer.step()
         if "update" in levels:
-            found |= _under("update", self._weights(model))
+            yield _under("update", self._weights(model))
         if "trajectory" in levels:
             for _ in range(STEPS - 1):
                 model.zero_grad(set_to_none=True)
@@ -155,9 +164,8 @@ class _Side:
                 loss.backward()
                 losses.append(loss.item())
                 optimizer.step()
-            found["trajectory/loss"] = np.array(losses, self.request.precision)
-            found |= _under("trajectory", self._weights(model))
-        return found
+            yield {"trajectory/loss": np.array(losses, self.request.precision)}
+            yield _under("trajectory", self._weights(model))
 
     def _watched(
         self,
