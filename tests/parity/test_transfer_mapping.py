@@ -203,6 +203,39 @@ def test_branches_of_the_same_shape_are_in_doubt_and_all_choices_are_given() -> 
 KERAS_NAMES = ["conv2d", "conv2d_1", "dense"]
 
 
+def test_branches_change_places_only_as_wholes() -> None:
+    def two_long(framework: str, names: Sequence[str]) -> Graph:
+        make = maker(framework)
+        ends = []
+        for at in (0, 2):
+            x = make.conv(names[at], "input:0", 3, 3)
+            ends.append(make.conv(names[at + 1], x, 3, 3))
+        return make.graph(make.call("add", *ends, shape=make.map(8, 3)))
+
+    ours = ["conv2d", "conv2d_1", "conv2d_2", "conv2d_3"]
+    mapping = transfer.find(two_long("keras", ours), two_long("torch", ["0", "1", "2", "3"]))
+    assert [pairs(each) for each in mapping.alternatives()] == [
+        dict(zip(ours, "0123", strict=True)),
+        dict(zip(ours, "2301", strict=True)),
+    ]
+
+
+def test_inputs_and_outputs_tell_layers_apart() -> None:
+    def crossed(framework: str, names: Sequence[str], swapped: bool) -> Graph:
+        make = Maker(framework, (6,), (6,))
+        reads = [(names[0], "input:0"), (names[1], "input:1")]
+        made = {n: make.dense(n, s, 6, 6) for n, s in (reads[::-1] if swapped else reads)}
+        x = make.call("add", made[names[0]], made[names[1]], shape=(6,))
+        heads = [make.dense(n, x, 6, 6) for n in (names[:1:-1] if swapped else names[2:])]
+        return make.graph(*(heads[::-1] if swapped else heads))
+
+    ours = ["dense", "dense_1", "dense_2", "dense_3"]
+    keras = crossed("keras", ours, False)
+    mapping = transfer.find(keras, crossed("torch", ["3", "2", "1", "0"], True))
+    assert not mapping.ambiguous
+    assert pairs(mapping) == dict(zip(ours, ["3", "2", "1", "0"], strict=True))
+
+
 def test_names_decide_where_they_say_something() -> None:
     mapping = transfer.find(
         parallel("keras", ["left_conv", "right_conv", "dense"]),
