@@ -580,3 +580,21 @@ def test_models_without_parameters_or_of_one_framework_are_refused() -> None:
         transfer.find(Graph("keras", keras.nodes, (), keras.inputs, keras.outputs), torch)
     with pytest.raises(InputError, match="expected the graph of a keras model"):
         transfer.find(torch, torch)
+
+
+def test_a_second_name_of_a_tied_weight_follows_the_first() -> None:
+    """A file of PyTorch's has both names, its graph the first alone."""
+    keras, torch = chain("keras", ["a", "d"]), chain("torch", ["x", "z"])
+    mapping = transfer.find(keras, torch)
+    rng = np.random.default_rng(0)
+    start = {p.name: rng.normal(size=p.shape) for p in torch.parameters}
+    start |= {"tied.weight": start["x.weight"].copy(), "bn.num_batches_tracked": np.array(3)}
+    weights = {p.name: rng.normal(size=p.shape) for p in keras.parameters}
+    moved = transfer.to_torch(weights, mapping, keras, torch, start=start)
+    assert list(moved)[-2:] == ["tied.weight", "bn.num_batches_tracked"]
+    assert moved["tied.weight"].tobytes() == moved["x.weight"].tobytes()
+    assert moved["x.weight"].tobytes() != start["x.weight"].tobytes()
+    back = transfer.to_keras(moved, mapping, keras, torch)
+    assert all(back[name].tobytes() == value.tobytes() for name, value in weights.items())
+    with pytest.raises(InputError, match="other: expected no such tensor"):
+        transfer.to_keras({**moved, "other": np.ones(3)}, mapping, keras, torch)
