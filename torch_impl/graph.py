@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from parity.check.graph import INPUT, Graph, Node, Parameter
 from shared_data.errors import InputError
 from torch_impl import recurrent
-from torch_impl.watching import Watch, owners
+from torch_impl.origins import owners
+from torch_impl.watching import Watch
 
 COUNTERS = "num_batches_tracked"  # how often a batch norm was called: no weight, no statistic
 

@@ -20,14 +20,6 @@ Kind = tuple[str, dict[str, Any]]
 Rule = Callable[[Any, Tensor, Tensor], Kind]
 
 
-def of_module(module: nn.Module) -> Rule | None:
-    """The rule of a module that is described as one layer; None of one to look into."""
-    for base in type(module).__mro__:
-        if base in MODULES:
-            return MODULES[base]
-    return _dropout if type(module).__name__ in DROPOUTS else None
-
-
 def plain(kind: str) -> Rule:
     """A kind without settings."""
     return lambda given, x, y: (kind, {})
@@ -237,12 +229,9 @@ def upsample(given: Any, x: Tensor, y: Tensor) -> Kind:
     return "upsample", settings
 
 
-def _dropout(given: Any, x: Tensor, y: Tensor) -> Kind:
+def dropout(given: Any, x: Tensor, y: Tensor) -> Kind:
     rate = getattr(given, "p", getattr(given, "drop_prob", None))
     return "dropout", {"rate": float(rate or 0)}
-
-
-dropout: Rule = _dropout
 
 
 def from_last(dim: int, ndim: int) -> int:
@@ -318,64 +307,3 @@ def _each(value: Any, n: int) -> list[int]:
 
 def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,)
-
-
-# Modules that are one layer each, subclasses included; the first in a class's order counts. Others
-# are looked into.
-MODULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), conv),
-    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), conv_transpose),
-    nn.Linear: dense,
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), batch_norm),
-    nn.LayerNorm: layer_norm,
-    nn.RMSNorm: rms_norm,
-    nn.GroupNorm: group_norm,
-    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), instance_norm),
-    nn.Embedding: embedding,
-    **dict.fromkeys((nn.RNN, nn.LSTM, nn.GRU), recurrent),
-    nn.MultiheadAttention: attention,
-    nn.PReLU: plain("prelu"),
-    nn.ReLU: plain("relu"),
-    nn.ReLU6: plain("relu6"),
-    nn.Hardtanh: hardtanh,
-    nn.LeakyReLU: leaky_relu,
-    nn.ELU: elu,
-    nn.CELU: celu,
-    nn.SELU: plain("selu"),
-    nn.GELU: gelu,
-    nn.SiLU: plain("silu"),
-    nn.Hardswish: plain("hard_silu"),
-    nn.Hardsigmoid: plain("hard_sigmoid"),
-    nn.Sigmoid: plain("sigmoid"),
-    nn.Tanh: plain("tanh"),
-    nn.Softmax: softmax,
-    nn.Softmax2d: softmax2d,
-    nn.Softplus: softplus,
-    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), max_pool),
-    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), average_pool),
-    **dict.fromkeys(
-        (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-        adaptive("average_pool"),
-    ),
-    **dict.fromkeys(
-        (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), adaptive("max_pool")
-    ),
-    nn.Flatten: flatten,
-    nn.Unflatten: reshape,
-    nn.Identity: plain("identity"),
-    **dict.fromkeys(
-        (
-            *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-            *(nn.AlphaDropout, nn.FeatureAlphaDropout),
-        ),
-        dropout,
-    ),
-    nn.Upsample: upsample,
-    **{
-        getattr(nn, f"{mode}Pad{n}d"): pad
-        for mode in ("Zero", "Constant", "Reflection", "Replication", "Circular")
-        for n in (1, 2, 3)
-    },
-}
-# Libraries' own layers that drop whole paths; they are torchvision's and timm's names for it.
-DROPOUTS = ("StochasticDepth", "DropPath")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from parity.check.graph import INPUT, Graph
 from parity.check.trace import STEPS, Request, Trace, draw_inputs, nudged
 from shared_data.errors import InputError
-from torch_impl import kinds, optimizers
+from torch_impl import kinds, layers, optimizers
 from torch_impl.forcing import Forced
 from torch_impl.graph import as_tensors, attempt
 from torch_impl.losses import Loss
@@ -190,7 +190,7 @@ class _Side:
         """In training mode, but for what drops."""
         model = self._fresh(nudge).train()
         for module in model.modules():
-            if kinds.of_module(module) is kinds.dropout:
+            if layers.of_module(module) is kinds.dropout:
                 module.eval()
             elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
                 module.dropout = 0.0

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from parity.check.graph import INPUT, Graph, Node
-from torch_impl import functions, kinds, recurrent
+from torch_impl import functions, layers, recurrent
+from torch_impl.nests import mapped, tensors
+from torch_impl.origins import ROOT, Origins
 
-ROOT = "self"  # the path of the model itself, in whose forward a function is called
 See = Callable[[str, Tensor], Tensor]
 
 
@@ -36,9 +37,6 @@ class Watch(TorchFunctionMode):
     functions that they call are nodes of their own. What is not seen even so, such as an
     autograd.Function, is followed through the gradient's graph, and a module that gives out a
     tensor of unknown origin becomes a node as a whole: `other:` and its class.
-
-    Tensors are followed by identity. One that is changed in place belongs to the call that
-    changed it last; its views likewise, told by the version that they share.
 
     Arguments:
         see: is called with a node's name and its output, and returns what the model goes on
@@ -69,12 +67,7 @@ class Watch(TorchFunctionMode):
         self._see, self._replaces, self._quiet = see, replaces, quiet
         self._double = precision == torch.float64
         self._lasts = {n.name: n for n in graph.nodes if "last" in n.settings} if graph else {}
-        self._owners = owners(model)
-        # By identity: the tensor, its node, its version, and whether no gradient went through it.
-        self._from: dict[int, tuple[Tensor, str, int, bool]] = {}
-        self._made_of: dict[int, tuple[Tensor, tuple[str, str]]] = {}  # of which bare parameter
-        self._written: dict[int, str] = {}  # the base of views: the last call that changed it
-        self._passed: dict[Any, str] = {}  # a step of the gradient's graph: its node
+        self.origins = Origins(model)
         self._names: Counter[str] = Counter()
         self._inside = 0  # depth of layers, in which functions are not looked at
         self._frames: list[_Frame | None] = []
@@ -88,7 +81,7 @@ class Watch(TorchFunctionMode):
         copies = []
         for at, value in enumerate(inputs):
             copies.append(value.requires_grad_().clone() if value.is_floating_point() else value)
-            self._note(copies[-1], f"{INPUT}{at}")
+            self.origins.note(copies[-1], f"{INPUT}{at}")
         handles = [each for module in self.paths for each in self._hook(module)]
         try:
             with self:
@@ -103,7 +96,7 @@ class Watch(TorchFunctionMode):
     # Modules ---------------------------------------------------------------------------------
 
     def _hook(self, module: nn.Module) -> Iterator[Any]:
-        rule = kinds.of_module(module)
+        rule = layers.of_module(module)
         before = self._layer_begins if rule else self._module_begins
         yield module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
         yield module.register_forward_hook(self._layer_ends if rule else self._module_ends)
@@ -125,7 +118,7 @@ class Watch(TorchFunctionMode):
         try:
             if frame is None:
                 return None
-            rule, path = kinds.of_module(module), self.paths[module]
+            rule, path = layers.of_module(module), self.paths[module]
             output = next(tensors(result), None)
             if rule is None or output is None or not frame.given:
                 return None
@@ -145,7 +138,7 @@ class Watch(TorchFunctionMode):
         if frame is None or self._inside:
             return None
         with self._aside():
-            found = [self._source(each) or self._origin(each) for each in tensors(result)]
+            found = [self._source(each) or self.origins.parameter(each) for each in tensors(result)]
             if all(found) or not frame.inputs:
                 return None
             kind = f"other:{type(module).__name__}"
@@ -188,7 +181,7 @@ class Watch(TorchFunctionMode):
             result = function(*args, **kwargs)
             for each in tensors(result):
                 if sources[0] and each is not given[0]:
-                    self._note(each, sources[0])
+                    self.origins.note(each, sources[0])
             return result
         frame = _Frame(given, (), [each._version for each in given])
         used = args
@@ -221,9 +214,9 @@ class Watch(TorchFunctionMode):
         """The kind with regard to bare parameters, the layer that owns one, and its role."""
         weight = functions.weight_of(name, args, kwargs)
         if isinstance(weight, Tensor):
-            owner = self._origin(weight)
+            owner = self.origins.parameter(weight)
             return kind, owner[0] if owner else "", ""
-        bare = [self._origin(each) for each in given]
+        bare = [self.origins.parameter(each) for each in given]
         found = [owner for owner, source in zip(bare, sources, strict=True) if owner and not source]
         if not found or kind == "concatenate":
             return kind, "", ""
@@ -234,10 +227,9 @@ class Watch(TorchFunctionMode):
 
     def _of_parameters(self, given: list[Tensor], result: Any) -> Any:
         """What is made of a bare parameter alone, such as a view of it, still stands for it."""
-        owner = next(filter(None, map(self._origin, given)), None)
-        for each in tensors(result):
-            if owner and id(each) not in self._owners:
-                self._made_of[id(each)] = (each, owner)
+        owner = next(filter(None, map(self.origins.parameter, given)), None)
+        for each in tensors(result) if owner else ():
+            self.origins.note_parameter(each, owner)  # type: ignore[arg-type]
         return result
 
     # Nodes -----------------------------------------------------------------------------------
@@ -271,24 +263,23 @@ class Watch(TorchFunctionMode):
                 self._list(own, "select", (name,), output, "", {"output": number}, loose=True)
             number += 1
             if own in self._lasts:
-                self._note(output, own)
+                self.origins.note(output, own)
                 return output
             return self._go_on(own, output, frame, kind)
 
         with self._aside():
-            finished = _mapped(result, goes_on)
+            finished = mapped(result, goes_on)
             if name in self._lasts:
                 finished = self._of_last(name, finished)
             if frame.target is not None and self._replaces:
                 # Into where it would have written: other names of that tensor see it as well.
                 value = next(tensors(finished))
                 frame.target.copy_(value)
-                self._note(frame.target, name)
+                self.origins.note(frame.target, name)
                 finished = frame.target
             for each, version in zip(frame.given, frame.versions, strict=True):
-                if each._version != version and id(each) not in self._owners:
-                    self._note(each, name)
-                    self._written[id(_base(each))] = name
+                if each._version != version and id(each) not in self.origins.owners:
+                    self.origins.note_change(each, name)
         return finished
 
     def _of_last(self, name: str, result: Any) -> Any:
@@ -297,7 +288,7 @@ class Watch(TorchFunctionMode):
         seen = self._see(name, recurrent.last_of(result, settings))
         result = recurrent.with_last(result, settings, seen)
         for number, each in enumerate(tensors(result)):
-            self._note(each, f"{name}/output{number}" if number else name)
+            self.origins.note(each, f"{name}/output{number}" if number else name)
         return result
 
     def _go_on(self, name: str, output: Tensor, frame: _Frame, kind: str) -> Tensor:
@@ -310,7 +301,7 @@ class Watch(TorchFunctionMode):
             off = self._quiet and kind == "dropout"
             output = output.clone() if off else output.view_as(output)
         after = self._see(name, output)
-        self._note(after, name)
+        self.origins.note(after, name)
         return after
 
     def _list(
@@ -328,7 +319,7 @@ class Watch(TorchFunctionMode):
             settings["trainable"] = any(
                 each.requires_grad
                 for each in self.model.parameters()
-                if self._owners.get(id(each), ("", ""))[0] == layer
+                if self.origins.owners.get(id(each), ("", ""))[0] == layer
             )
         if loose:
             self.loose.add(name)
@@ -340,65 +331,30 @@ class Watch(TorchFunctionMode):
 
     # Where a tensor is from --------------------------------------------------------------------
 
-    def _note(self, value: Tensor, name: str) -> None:
-        self._from[id(value)] = (value, name, value._version, value.grad_fn is None)
-        if value.grad_fn is not None:
-            self._passed[value.grad_fn] = name
-
     def _source(self, value: Tensor) -> str | None:
         """The node that gave a tensor; None of a parameter, a constant or an unknown one."""
-        if id(value) in self._from:
-            _, name, version, plain = self._from[id(value)]
-            if version != value._version:
-                return self._written.get(id(_base(value)), name)
-            if plain and value.grad_fn is not None:  # made within an autograd.Function
-                return self._followed(value) or name
-            return name
-        if self._origin(value) or value.grad_fn is None:
-            return None
-        return self._followed(value)
+        known = self.origins.node(value)
+        return (self._followed(value) or known) if self.origins.unseen(value) else known
 
     def _followed(self, value: Tensor) -> str | None:
-        """A tensor that no call is known to have given, back along the gradient's graph."""
-        found, bare = [], None
-        ahead, seen = [value.grad_fn], set()
-        while ahead:
-            step = ahead.pop(0)
-            if step is None or step in seen:
-                continue
-            seen.add(step)
-            if step in self._passed:
-                found.append(self._passed[step])
-            elif hasattr(step, "variable"):  # where a leaf's gradient gathers
-                leaf = step.variable
-                bare = bare or self._owners.get(id(leaf))
-                found += [self._from[id(leaf)][1]] if id(leaf) in self._from else []
-            else:
-                ahead += [each for each, _ in step.next_functions]
+        """A node for what no call is known to have given; None where it has to do with none."""
+        found, bare = self.origins.behind(value)
         if not found:
             if bare:
-                self._made_of[id(value)] = (value, bare)
+                self.origins.note_parameter(value, bare)
             return None
         label = value.grad_fn.name().removesuffix("Backward")  # type: ignore[union-attr]
-        path = f"{self._path[-1] if self._path else ROOT}/{label}"
-        frame = _Frame([], tuple(dict.fromkeys(found)), [])
+        name = self._unique(f"{self._path[-1] if self._path else ROOT}/{label}")
         layer = bare[0] if bare else ""
-        name = self._unique(path)
-        self._list(name, f"other:{label}", frame.inputs, value, layer, {}, loose=True)
-        self._note(value, name)
+        self._list(name, f"other:{label}", tuple(found), value, layer, {}, loose=True)
+        self.origins.note(value, name)
         self._see(name, value)
         return name
-
-    def _origin(self, value: Tensor) -> tuple[str, str] | None:
-        """Layer and role of the bare parameter that a tensor is, or is made of alone."""
-        if id(value) in self._owners:
-            return self._owners[id(value)]
-        return self._made_of[id(value)][1] if id(value) in self._made_of else None
 
     def _named(self, value: Tensor, optional: bool = False) -> str:
         """The node of a tensor; a bare parameter or, unless optional, a constant becomes one."""
         with self._aside():
-            name, owner = self._source(value), self._origin(value)
+            name, owner = self._source(value), self.origins.parameter(value)
             if name or (optional and not owner):
                 return name or ""
             layer, role = owner or ("", "constant")
@@ -406,7 +362,7 @@ class Watch(TorchFunctionMode):
             kind = "scale" if owner else "other:constant"
             settings = {"parameter": role} if owner else {}
             self._list(name, kind, (), value, layer, settings, loose=True)
-            self._note(value, name)
+            self.origins.note(value, name)
             self._see(name, value)
             return name
 
@@ -420,60 +376,9 @@ class Watch(TorchFunctionMode):
             self._inside -= 1
 
 
-def owners(model: nn.Module) -> dict[int, tuple[str, str]]:
-    """Of every parameter and buffer that `state_dict` has, by identity: its layer and its role
-    there. What lies below a module that is one layer belongs to that layer."""
-    layers = [path or ROOT for path, each in model.named_modules() if kinds.of_module(each)]
-    found: dict[int, tuple[str, str]] = {}
-    for key, value in model.state_dict(keep_vars=True).items():
-        if not isinstance(value, Tensor) or id(value) in found:
-            continue
-        path, _, role = key.rpartition(".")
-        for layer in layers:  # the outermost first
-            if layer == ROOT or path.startswith(layer + "."):
-                path, role = layer, key if layer == ROOT else key.removeprefix(layer + ".")
-                break
-        found[id(value)] = (path or ROOT, role)
-    return found
-
-
-def tensors(values: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and dicts, in order."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        for each in values.values():
-            yield from tensors(each)
-    elif isinstance(values, (tuple, list)):
-        for each in values:
-            yield from tensors(each)
-
-
-def _mapped(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same nest with other tensors in it; the same object where none is another."""
-    if isinstance(values, Tensor):
-        return change(values)
-    if isinstance(values, dict):
-        items = {key: _mapped(value, change) for key, value in values.items()}
-        if all(items[key] is value for key, value in values.items()):
-            return values
-        return type(values)(items)
-    if isinstance(values, (tuple, list)):
-        parts = [_mapped(each, change) for each in values]
-        if all(part is each for part, each in zip(parts, values, strict=True)):
-            return values
-        named = hasattr(values, "_fields")
-        return type(values)(*parts) if named else type(values)(parts)
-    return values
-
-
 def _weights(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-def _base(value: Tensor) -> Tensor:
-    return value if value._base is None else value._base
 
 
 def _widened(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
