@@ -93,7 +93,7 @@ def bind(names: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> SimpleNa
     """Arguments under the table's names; `name=default` where one may be left out.
 
     >>> bind("input p=0.5 training=True", ["x"], {"p": 0.1})
-    namespace(input='x', p=0.1, training=True)
+    namespace(p=0.1, training=True, input='x')
     """
     given, order = {}, []
     for word in names.split():
