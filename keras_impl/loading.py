@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from keras_impl.failures import attempt, culprit, said
 from keras_impl.graph import drawn, fitted, run, to_tensors
-from keras_impl.parameters import named
+from keras_impl.parameters import named, settle
 from keras_impl.rebuilding import in_precision
 from shared_data.errors import InputError, listed
 
@@ -104,6 +104,7 @@ def set_weights(model: keras.Model, path: Path) -> None:
         )
     for name, variable in own.items():
         variable.assign(given[name])
+    settle(model)
 
 
 def _call(model: keras.Model, inputs: Inputs, spec: str) -> None:

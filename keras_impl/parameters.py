@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -143,14 +142,19 @@ def parameters(model: keras.Model) -> tuple[Parameter, ...]:
 
 def values(model: keras.Model) -> dict[str, np.ndarray]:
     """Copies of all parameters by name, in their own dtype."""
-    return {
-        name: np.array(keras.ops.convert_to_numpy(each.variable.value))
-        for name, each in named(model).items()
-    }
+    return {name: array_of(each.variable) for name, each in named(model).items()}
 
 
-def assign(model: keras.Model, given: Mapping[str, Any]) -> None:
-    """Set parameters by name. Raises `KeyError` for a name that the model does not have."""
-    variables = named(model)
-    for name, value in given.items():
-        variables[name].variable.assign(value)
+def array_of(variable: keras.Variable) -> np.ndarray:
+    """A copy of what a variable holds."""
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def settle(model: keras.Model) -> None:
+    """Call it after variables were set: a `Normalization` computes with copies of its own, and
+    what a recurrent layer keeps from batch to batch is of other weights."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+        elif getattr(layer, "stateful", False) and hasattr(layer, "reset_state"):
+            layer.reset_state()

@@ -43,6 +43,7 @@ def heard(tell: Heard) -> Iterator[None]:
     if keras.backend.backend() != "tensorflow":
         yield
         return
+    import tensorflow as tf
     from tensorflow.python.framework import op_callbacks
 
     def callback(
@@ -58,11 +59,24 @@ def heard(tell: Heard) -> Iterator[None]:
             pairs = dict(zip(attributes[::2], attributes[1::2], strict=True))
             tell(name, tuple(inputs), pairs, tuple(outputs))
 
+    # What is decorated with tf.function runs line by line, to be heard as well.
+    compiled = not tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
     op_callbacks.add_op_callback(callback)
     try:
         yield
     finally:
         op_callbacks.remove_op_callback(callback)
+        tf.config.run_functions_eagerly(not compiled)
+
+
+def eager() -> bool:
+    """Whether tensors have numbers: not while TensorFlow builds a graph."""
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    return bool(tf.executing_eagerly())
 
 
 def copy(tensor: Any) -> Any:

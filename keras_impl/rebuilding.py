@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_impl.exact import precision as computing_in
 from keras_impl.failures import said
 from keras_impl.graph import structure_of
-from keras_impl.parameters import named
+from keras_impl.parameters import array_of, named, settle
 from shared_data.errors import InputError, listed
 
 Build = Callable[[], keras.Model]
@@ -126,4 +125,5 @@ def _copy(model: keras.Model, made: keras.Model, spec: str) -> None:
             f"{len(theirs)}, or of other shapes. Let it build the same model whenever it is called."
         )
     for own, other in zip(ours, theirs, strict=True):
-        other.assign(np.asarray(keras.ops.convert_to_numpy(own.value)).astype(other.dtype))
+        other.assign(array_of(own).astype(str(other.dtype)))
+    settle(made)

@@ -77,7 +77,7 @@ class Recorder:
         # and computes at once when not: it is told that what is followed is symbolic.
         def follows(args: Any = None, kwargs: Any = None) -> bool:
             given = (args or (), kwargs or {})
-            return _symbolic(*given) or bool(not self._muted and self.trail.sources(*given))
+            return _symbolic(*given) or bool(not self._off and self.trail.sources(*given))
 
         for name, module in list(sys.modules.items()):
             asks = name.startswith("keras.src.ops.") and name != "keras.src.ops.operation"
@@ -87,7 +87,7 @@ class Recorder:
     # Layers
 
     def _layer(self, layer: Any, original: Callable[[], Any], args: Any, kwargs: Any) -> Any:
-        if self._muted or _symbolic(args, kwargs):
+        if self._off or _symbolic(args, kwargs):
             return original()
         path = self._paths.of(layer, self._here)
         if not kinds.is_unit(layer):
@@ -165,7 +165,7 @@ class Recorder:
         self, operation: Any, original: Callable[[], Any], args: Any, kwargs: Any
     ) -> Any:
         called = type(operation).__name__
-        followed = not self._muted and self.trail.sources(args, kwargs)
+        followed = not self._off and self.trail.sources(args, kwargs)
         if not followed or called in kinds.PASSING or _symbolic(args, kwargs):
             return original()
         with self._mute():
@@ -269,6 +269,10 @@ class Recorder:
         return output
 
     # Where we are
+
+    @property
+    def _off(self) -> bool:
+        return self._muted or not raw_operations.eager()
 
     @property
     def _here(self) -> str:

@@ -18,7 +18,7 @@ from keras_impl import optimizers
 from keras_impl.exact import precision
 from keras_impl.graph import drawn, fitted, precision_of, run, to_tensors
 from keras_impl.kinds import is_unit
-from keras_impl.parameters import named, values
+from keras_impl.parameters import array_of, named, settle, values
 from keras_impl.recorder import Recorder
 from keras_impl.trail import floating
 from keras_impl.training import environment
@@ -215,15 +215,17 @@ def dropout_off() -> Iterator[None]:
 @contextmanager
 def _restarted(model: keras.Model, nudge: bool) -> Iterator[None]:
     """Weights nudged or as they are inside; all variables as they were after."""
-    held = [(each, np.array(keras.ops.convert_to_numpy(each.value))) for each in model.variables]
+    held = [(each, array_of(each)) for each in model.variables]
     try:
         if nudge:
             for each in model.weights:
-                each.assign(nudged(np.array(keras.ops.convert_to_numpy(each.value))))
+                each.assign(nudged(array_of(each)))
+        settle(model)
         yield
     finally:
         for each, value in held:
             each.assign(value)
+        settle(model)
 
 
 def _check(model: keras.Model, request: Request) -> None:

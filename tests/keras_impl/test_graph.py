@@ -253,6 +253,23 @@ def test_attention_is_one_node_with_the_weights_of_its_parts() -> None:
     assert set(found.owned("look")) == {f"{p}/{r}" for p in parts for r in ("kernel", "bias")}
 
 
+def test_what_is_compiled_is_followed_too() -> None:
+    tf = pytest.importorskip("tensorflow")
+
+    class Compiled(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(3, name="dense")
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def call(self, x: Any) -> Any:
+            return tf.nn.relu(self.dense(x))
+
+    found = described(Compiled(), random(2, 5))
+    assert lines(found) == [("dense", "dense", ("input:0",)), ("self/relu", "relu", ("dense",))]
+    assert not tf.config.functions_run_eagerly()
+
+
 class Scale(layers.Layer):  # type: ignore[misc]
     def build(self, shape: Any) -> None:
         self.gamma = self.add_weight(shape=shape[-1:], name="gamma", initializer="ones")

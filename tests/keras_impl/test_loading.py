@@ -17,6 +17,7 @@ layers = keras.layers
 
 MODELS = """
 import keras
+import numpy as np
 from keras import layers
 from helper_of_models import UNITS
 
@@ -36,6 +37,12 @@ def own(x):
 class Doubled(layers.Layer):
     def call(self, x):
         return 2 * x
+
+def adapted():
+    layer = layers.Normalization(axis=-1)
+    layer.adapt(np.array([[1.0, 2.0, 3.0], [3.0, 6.0, 9.0]]))
+    x = keras.Input((3,))
+    return keras.Model(x, layer(x))
 
 class Net(keras.Model):
     def __init__(self):
@@ -113,6 +120,17 @@ def test_float64_is_the_same_weights_cast_up(file: Path, name: str) -> None:
         expected = 2 * (0.1 * np.tanh(x @ w + b)) @ v + c
         np.testing.assert_allclose(double(x), expected, rtol=1e-14)
         assert loading.load(f"{file}:pinned", precision="float32", inputs=inputs)
+
+
+def test_what_was_adapted_to_data_stays_so(file: Path, tmp_path: Path) -> None:
+    x = np.array([[4.0, 4.0, 4.0]])
+    double = loading.load(f"{file}:adapted", precision="float64")
+    np.testing.assert_allclose(double(x), [[2, 0, -2 / 3]], rtol=1e-6)
+    weights = parameters.values(double)
+    weights["normalization/mean"] = np.zeros(3, np.float32)
+    save_file(weights, tmp_path / "w.safetensors")
+    other = loading.load(f"{file}:adapted", str(tmp_path / "w.safetensors"), "float64")
+    np.testing.assert_allclose(other(x), [[4, 2, 4 / 3]], rtol=1e-6)
 
 
 def test_a_keras_file_in_both_precisions(file: Path, tmp_path: Path) -> None:
