@@ -11,12 +11,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity import environment
 from parity.check.trace import Request, Trace
 from parity.cli import run
 from parity.experiment import Experiment
 from parity.recording import write_atomically
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODULE = "torch_impl.check"
 
@@ -33,30 +37,46 @@ def _work(options: argparse.Namespace, arguments: list[str]) -> int:
 
     # Only now: PyTorch reads its environment when it is imported.
     import torch
-    from safetensors.torch import save
 
-    from torch_impl.graph import describe
     from torch_impl.loading import load
-    from torch_impl.tracing import inputs_of, trace
 
     if request.threads:
         torch.set_num_threads(request.threads)
     torch.manual_seed(request.seed)  # a builder draws the same weights every time
     model = load(request.model, request.weights)
-    options.out.mkdir(parents=True, exist_ok=True)
-    graph = describe(model, inputs_of(request))
     if not options.trace:
-        state = {
-            name: value.detach().cpu().contiguous().clone()
-            for name, value in model.state_dict().items()
-            if isinstance(value, torch.Tensor)
-        }
-        write_atomically(options.out / "weights.safetensors", save(state))
-        graph.write(options.out / "graph.json")
+        describe(model, request, options.out)
     if not options.describe:
-        reference = Trace.read(Path(request.reference)) if request.reference else None
-        trace(model, graph, request, reference).write(options.out)
+        trace(model, request, options.out)
     return 0
+
+
+def describe(model: nn.Module, request: Request, out: Path) -> None:
+    """Write what the model is, and its weights, into `out`."""
+    import torch
+    from safetensors.torch import save
+
+    from torch_impl import graph
+    from torch_impl.tracing import inputs_of
+
+    out.mkdir(parents=True, exist_ok=True)
+    described = graph.describe(model, inputs_of(request))
+    state = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
+    write_atomically(out / "weights.safetensors", save(state))
+    described.write(out / "graph.json")
+
+
+def trace(model: nn.Module, request: Request, out: Path) -> None:
+    """Write what the model computes into `out`; the model stays as it was."""
+    from torch_impl import graph, tracing
+
+    described = graph.describe(model, tracing.inputs_of(request))
+    reference = Trace.read(Path(request.reference)) if request.reference else None
+    tracing.trace(model, described, request, reference).write(out)
 
 
 def like(request: Request) -> Experiment:

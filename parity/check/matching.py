@@ -177,8 +177,9 @@ def _alone(graph: Graph, known: Set[str]) -> tuple[Node, ...]:
 
 def computes(node: Node) -> bool:
     """Whether a node does more than move numbers about; a pool of windows of one does not."""
-    sizes = [*node.settings.get("size", ()), *node.settings.get("strides", ())]
-    alone = node.kind in ("average_pool", "max_pool") and sizes and set(sizes) == {1}
+    alone = False
+    if node.kind in ("average_pool", "max_pool"):
+        alone = {*node.settings.get("size", ()), *node.settings.get("strides", ())} == {1}
     return node.kind not in MOVING and not alone
 
 

@@ -375,7 +375,7 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    return {name: np.asarray(value, order="C") for name, value in tensors.items()}
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -17,6 +17,14 @@ from parity.check.matching import ACTIVATIONS, Matching
 
 FAIL, CAUSE = "fail", "cause"
 HIDDEN = ("dtype", "trainable")  # overruled or not exercised by the check itself
+# Kinds that may compute the same; with others it is luck if the numbers at hand agree.
+ALIKE = (
+    {"mean", "global_average_pool"},
+    {"average_pool", "global_average_pool"},
+    {"max_pool", "global_max_pool"},
+    {"rescale", "multiply"},
+    {"add", "subtract"},
+)
 # What PyTorch calls a setting, and its value there; the rest has the same name and value.
 ARGUMENTS = {
     "epsilon": "eps",
@@ -70,10 +78,11 @@ def _settings(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Findin
     for each in matching.matches:
         ours, theirs = each.keras, each.torch
         if ours.kind != theirs.kind:
+            severity = CAUSE if {ours.kind, theirs.kind} in ALIKE else FAIL
             change = f"{theirs.name}: use {ours.kind.replace('_', ' ')}"
             row = _row("x.activation" if ours.kind in ACTIVATIONS else f"{ours.kind}.kind")
             yield Finding(
-                ours.name, theirs.name, "kind", ours.kind, theirs.kind, CAUSE, change, row
+                ours.name, theirs.name, "kind", ours.kind, theirs.kind, severity, change, row
             )
             continue
         left, right = _effective(keras, ours), _effective(torch, theirs)

@@ -5,6 +5,7 @@ Either way files travel: what a side is asked and what it answers lie in the che
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -87,7 +88,11 @@ class Live:
         return Graph.read(folder / "graph.json")
 
     def trace(self, request: Request, folder: Path) -> Trace:
-        self._wing.trace(self._live, request, folder)
+        model = self._live
+        if self.framework == "torch" and request.weights:
+            model = copy.deepcopy(model)
+            import_module("torch_impl.loading").set_weights(model, Path(request.weights))
+        self._wing.trace(model, request, folder)
         return Trace.read(folder)
 
 

@@ -133,7 +133,7 @@ class Trace:
     def write(self, folder: Path) -> None:
         """`trace.json` last: where it stands, all of it stands."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: np.ascontiguousarray(value) for name, value in self.tensors.items()}
+        tensors = {name: np.asarray(value, order="C") for name, value in self.tensors.items()}
         write_atomically(folder / "trace.safetensors", save(tensors))
         facts = {key: value for key, value in vars(self).items() if key != "tensors"}
         text = json.dumps({"schema": SCHEMA, "order": list(self.tensors), **facts}, indent=1)

@@ -1,0 +1,43 @@
+"""Any pair of models: faithful twins pass, a planted mistake is named. Live models, one process."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import parity
+from tests import zoo
+
+
+def pair(name: str):
+    from tests.zoo import keras_models, torch_models
+
+    found = zoo.PAIRS[name]
+    rng = np.random.default_rng(0)
+    inputs = [
+        rng.integers(0, found.words, (4, *shape))
+        if found.words
+        else rng.standard_normal((4, *shape))
+        for shape in found.shapes
+    ]
+    return getattr(keras_models, found.keras), getattr(torch_models, found.torch), inputs
+
+
+@pytest.mark.parametrize("name", ["vgg_small", "two_inputs"])
+def test_a_faithful_twin_passes_every_level(name: str) -> None:
+    report = parity.check_pair(*pair(name), level="trajectory")
+    assert report.verdict == "pass", report.text()
+    assert report.coverage.whole
+
+
+def test_a_mistake_is_placed_and_its_cause_named() -> None:
+    report = parity.check_pair(*pair("vgg_small_padding"), level="gradient")
+    assert report.verdict == "fail"
+    assert report.origins[0].torch == "features.5"
+    assert any(each.key == "padding" and each.torch == "features.5" for each in report.findings)
+
+
+def test_models_that_hold_other_weights_are_told_apart() -> None:
+    build_keras, build_torch, inputs = pair("two_inputs")
+    with pytest.raises(AssertionError, match="FAIL at the level transfer"):
+        parity.assert_transfer_exact(build_keras(), build_torch(), inputs)
