@@ -33,7 +33,7 @@ def test_a_faithful_twin_passes_every_level(name: str) -> None:
 def test_a_mistake_is_placed_and_its_cause_named() -> None:
     report = parity.check_pair(*pair("vgg_small_padding"), level="gradient")
     assert report.verdict == "fail"
-    assert report.origins[0].torch == "features.5"
+    assert any(each.torch.startswith("features.5") for each in report.origins), report.text()
     assert any(each.key == "padding" and each.torch == "features.5" for each in report.findings)
 
 

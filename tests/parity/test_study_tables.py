@@ -127,7 +127,7 @@ def test_the_real_study_s_data_gives_table_1_exactly_and_its_own_table_2():
                 ["real/real_10011_copy.jpg", "real/real_10011.jpg"],
                 ["real/real_10044_copy.jpg", "real/real_10044.jpg"],
                 ["fake/fake_1005_copy.jpg", "fake/fake_1005.jpg"],
-            ]
+            ],
         },
     )
     first, second, *_ = study_tables({"baseline": {"keras": arm}})
