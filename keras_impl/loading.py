@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.util
-import inspect
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -18,13 +12,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from keras_impl.failures import attempt, culprit, said
+from keras_impl.failures import NOT_THE_USERS, attempt, said
 from keras_impl.graph import drawn, fitted, run, to_tensors
 from keras_impl.parameters import named, settle
 from keras_impl.rebuilding import in_precision
+from parity.check import builders
+from parity.check.builders import meant
 from shared_data.errors import InputError, listed
 
 FORMS = "module:function, path/to/file.py:function or a .keras file"
+EXPECTED = "a keras.Model"
 Inputs = Mapping[str, np.ndarray] | Callable[[keras.Model], Mapping[str, np.ndarray]] | None
 
 
@@ -88,7 +85,7 @@ def set_weights(model: keras.Model, path: Path) -> None:
         if name not in given
     ]
     wrong += [
-        f"{name}: not in the model{_meant(name, list(own), short=True)}"
+        f"{name}: not in the model{meant(name, list(own), short=True)}"
         for name in given
         if name not in own
     ]
@@ -174,41 +171,14 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _builder(spec: str) -> Callable[[], keras.Model]:
-    place, colon, name = spec.rpartition(":")
-    if not colon or not place or not name.isidentifier():
-        raise InputError(
-            f"{spec!r} does not say which function builds the model: expected {FORMS}, such as "
-            "my_models.py:build."
-        )
-    module = _file(spec, Path(place)) if place.endswith(".py") else _module(spec, place)
-    if not hasattr(module, name):
-        names = [each for each, value in vars(module).items() if callable(value) and each[0] != "_"]
-        raise InputError(f"{spec}: {place} has no {name!r}{_meant(name, names)}")
-    build = getattr(module, name)
+    build = builders.find(spec, FORMS, NOT_THE_USERS)
     if isinstance(build, keras.Model):
         return lambda: build
-    if not callable(build):
-        raise InputError(
-            f"{spec} is a {type(build).__name__}, not a function: expected a function or class "
-            "that returns a keras.Model."
-        )
-    needed = _needed(build)
-    if needed:
-        raise InputError(
-            f"{spec} needs arguments ({', '.join(needed)}): expected a function that takes none. "
-            f"Write one that gives them, such as\n  def build():\n"
-            f"      return {name}({', '.join(f'{each}=...' for each in needed)})"
-        )
+    made = builders.builder(spec, build, EXPECTED, NOT_THE_USERS)
 
     def built() -> keras.Model:
         _afresh()
-        try:
-            model = build()
-        except Exception as error:
-            raise InputError(
-                f"{spec} raised {said(error)}{culprit(error)} while it built the model."
-            ) from error
-        return _model(spec, model)
+        return _model(spec, made())
 
     return built
 
@@ -222,72 +192,6 @@ def _afresh() -> None:
 def _model(spec: str, model: Any) -> keras.Model:
     if isinstance(model, keras.Model):
         return model
-    hint = " Return the model alone." if isinstance(model, tuple | list | dict) else ""
-    if isinstance(model, type) and issubclass(model, keras.Model):
-        hint = f" Return {model.__name__}(), not the class."
-    elif isinstance(model, keras.layers.Layer):
-        hint = " Put the layer into a keras.Sequential."
-    kind = type(model)
-    raise InputError(
-        f"{spec} returned a {kind.__module__}.{kind.__qualname__}: expected a keras.Model.{hint}"
-    )
-
-
-def _file(spec: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"{spec}: there is no file {path} (from {Path.cwd()}): expected {FORMS}.")
-    _importable(Path.cwd())
-    _importable(path.resolve().parent)
-    name = f"model_in_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # dataclasses, among others, look their module up
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        relative = isinstance(error, ImportError) and "relative import" in str(error)
-        hint = " A file of a package is given as package.module:function." if relative else ""
-        raise InputError(f"{_importing(spec, str(path), error)}{hint}") from error
-    return module
-
-
-def _module(spec: str, name: str) -> ModuleType:
-    _importable(Path.cwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise InputError(
-                f"{spec}: there is no module {error.name!r} (looked in {Path.cwd()} and in the "
-                f"installed packages). Expected {FORMS}; check the name, or install the package."
-            ) from None
-        raise InputError(_importing(spec, name, error)) from error
-    except Exception as error:
-        raise InputError(_importing(spec, name, error)) from error
-
-
-def _importing(spec: str, place: str, error: Exception) -> str:
-    return f"{spec}: importing {place} raised {said(error)}{culprit(error)}."
-
-
-def _importable(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-
-def _needed(build: Any) -> list[str]:
-    try:
-        parameters = inspect.signature(build).parameters.values()
-    except (TypeError, ValueError):  # a builtin does not tell
-        return []
-    skipped = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in skipped]
-
-
-def _meant(name: str, known: list[str], short: bool = False) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f": did you mean {close[0]!r}?"
-    return "" if short or not known else f". It has: {', '.join(known[:20])}."
+    layer = isinstance(model, keras.layers.Layer)
+    hint = " Put the layer into a keras.Sequential." if layer else ""
+    raise builders.wrong_type(spec, model, EXPECTED, keras.Model, hint)

@@ -85,6 +85,19 @@ def prepare(experiment: Experiment, on_progress: Callable[[int, int], None]) -> 
     return load_data(experiment, on_progress=on_progress).summary()
 
 
+def shape(text: str) -> tuple[int, ...]:
+    """A flag's value such as `224,224,3`."""
+    try:
+        sizes = tuple(int(each) for each in text.split(","))
+        if min(sizes) < 1:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected sizes such as 224,224,3, got {text!r}"
+        ) from None
+    return sizes
+
+
 def writable(folder: Path) -> Path:
     """Make `folder`; raise `InputError` now, not after an hour, if nothing can be written to it."""
     try:

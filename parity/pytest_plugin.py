@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from parity.check import LEVELS
+from parity.cli import shape
+
 if TYPE_CHECKING:
     from parity.check.report import CheckReport
 
-LEVELS = (
-    *("structure", "transfer", "forward", "loss", "gradient"),
-    *("buffers", "update", "trajectory"),
-)
 PASS, FAIL = "pass", "fail"
 Builder = str | Callable[[], Any]
 
@@ -136,6 +135,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--parity-input-shape",
         action="append",
+        type=shape,
         default=[],
         metavar="224,224,3",
         help="of --parity-pair's models, as Keras sees it, without the batch; once per input",
@@ -165,8 +165,8 @@ def pytest_collection_modifyitems(
 ) -> None:
     for text in config.getoption("--parity-pair"):
         keras, _, torch = text.partition("=")
-        shapes = [_shape(each) for each in config.getoption("--parity-input-shape")]
-        pair = Pair(keras, torch, {"shapes": tuple(shapes)} if shapes else {})
+        shapes = tuple(config.getoption("--parity-input-shape"))
+        pair = Pair(keras, torch, {"shapes": shapes, "level": LEVELS[-1]})
         parent = PairNode.from_parent(session, name=text, pair=pair)
         items.extend(parent.collect())
 
@@ -281,12 +281,3 @@ def _name(builder: Builder) -> str:
         return getattr(builder, "__name__", type(builder).__name__)
     file, _, function = builder.rpartition(":")
     return function if file else Path(builder).stem
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(each) for each in text.split(","))
-    except ValueError:
-        raise pytest.UsageError(
-            f"--parity-input-shape: expected sizes such as 224,224,3, got {text!r}"
-        ) from None

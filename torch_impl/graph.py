@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from parity.check.builders import culprit, said
 from parity.check.graph import INPUT, Graph, Node, Parameter
 from shared_data.errors import InputError
 from torch_impl import recurrent
 from torch_impl.origins import owners
 from torch_impl.watching import Watch
 
+NOT_THE_USERS = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
 COUNTERS = "num_batches_tracked"  # how often a batch norm was called: no weight, no statistic
 
 
@@ -98,29 +99,9 @@ def attempt(action: Callable[[], Any], given: Sequence[Tensor]) -> Any:
         shapes = ", ".join(f"{tuple(each.shape)} {_name(each.dtype)}" for each in given)
         raise InputError(
             f"the model does not run on inputs of {shapes or 'no shape'} (batch first): "
-            f"{said(error)}{culprit(error)}. Give the inputs that it takes: their shapes, or "
-            "arrays of the right type (whole numbers for an embedding)."
+            f"{said(error)}{culprit(error, NOT_THE_USERS)}. Give the inputs that it takes: their "
+            "shapes, or arrays of the right type (whole numbers for an embedding)."
         ) from error
-
-
-def said(error: BaseException) -> str:
-    """An exception in one line: its type and the first lines of its message."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500].rstrip('.')}" if text else type(error).__name__
-
-
-def culprit(error: BaseException) -> str:
-    """Where in the user's code an exception was raised; empty where none of it was running."""
-    ours = (str(Path(__file__).parent), str(Path(torch.__file__).parent), "<frozen importlib")
-    frames = [
-        each
-        for each in traceback.extract_tb(error.__traceback__)
-        if not each.filename.startswith(ours) and "importlib" not in each.filename
-    ]
-    if not frames:
-        return ""
-    last = frames[-1]
-    return f" ({last.filename}, line {last.lineno}, in {last.name}: {last.line})"
 
 
 def _leading_out(watch: Watch) -> tuple[Node, ...]:

@@ -3,3 +3,9 @@
 Each side is built, looked at and run in a process of its own. A wing describes its model as a
 `graph.Graph` and runs it as a `trace.Trace`; everything here compares the two with NumPy alone.
 """
+
+LEVELS = (
+    *("structure", "transfer", "forward", "loss", "gradient"),
+    *("buffers", "update", "trajectory"),
+)
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")

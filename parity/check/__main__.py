@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 
 from parity import cli
+from parity.check import LEVELS, OPTIMIZERS
 from shared_data.errors import InputError
 
 EXIT_ABSTAIN = 3
 STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": EXIT_ABSTAIN}
-LEVELS = ("transfer", "forward", "loss", "gradient", "update", "trajectory")
-OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+LAST = [level for level in LEVELS if level not in ("structure", "buffers")]  # come with others
 DIRECTIONS = ("keras-to-torch", "torch-to-keras")
 
 EXAMPLES = """examples:
@@ -51,7 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     given.add_argument(
         "--input-shape",
         action="append",
-        type=_shape,
+        type=cli.shape,
         metavar="224,224,3",
         help="as Keras sees it, without the batch; once per input (default: the Keras model's own)",
     )
@@ -74,7 +74,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--map", type=Path, metavar="FILE", help="which layer is which")
     parser.add_argument("--write-map", type=Path, metavar="FILE", help="write what was found")
     parser.add_argument(
-        "--level", choices=LEVELS, default=LEVELS[-1], help="the last to climb (default: all)"
+        "--level", choices=LAST, default=LAST[-1], help="the last to climb (default: all)"
     )
     parser.add_argument(
         "--optimizer", choices=OPTIMIZERS, default="adam", help="default %(default)s"
@@ -128,16 +128,6 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
     else:
         report.render(found)
     return STATUS[found.verdict]
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(each) for each in text.replace("x", ",").split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise argparse.ArgumentTypeError(f"expected sizes such as 224,224,3, got {text!r}")
-    return sizes
 
 
 if __name__ == "__main__":

@@ -20,10 +20,6 @@ from parity.ladder.measure import FAIL, PASS, Allowed, Measurement, Tensor, comp
 from parity.ladder.results import LevelResult, abstain, summarise
 from parity.ladder.tolerances import EPS
 
-LEVELS = (
-    *("structure", "transfer", "forward", "loss", "gradient"),
-    *("buffers", "update", "trajectory"),
-)
 FACTOR = {"float64": 1000.0, "float32": 32.0}  # times the noise floor
 # A tolerance from here on, relative to the tensor, would pass what is wrong: then undecided.
 HOLLOW = {"float64": 1e-4, "float32": 0.1}

@@ -50,27 +50,31 @@ class Process:
         return Trace.read(folder)
 
     def _work(self, request: Request, folder: Path, what: str) -> None:
-        """Run the worker. What it refuses is refused here, in its words."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"request{what}.json"
         request.write(file)
-        done = subprocess.run(
-            [sys.executable, "-m", f"{self.framework}_impl.check", str(file), str(folder), what],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-        if done.returncode == 0:
-            return
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        refused = [at for at, line in enumerate(lines) if line.startswith("error: ")]
-        if done.returncode == 2 and refused:
-            raise InputError("\n".join(lines[refused[-1] :]).removeprefix("error: "))
-        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else "failed"
-        hint = " It may have run out of memory: try --batch 1." if done.returncode == -9 else ""
-        last = "\n".join(f"    {line}" for line in lines[-LAST_LINES:]) or "    (nothing)"
-        raise InputError(f"the {self.framework} side {how}.{hint} Its last lines:\n{last}")
+        work(self.framework, ["-m", f"{self.framework}_impl.check", str(file), str(folder), what])
+
+
+def work(framework: str, command: list[str]) -> None:
+    """Run Python on `command` for a side. What it refuses is refused here, in its words."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode == 0:
+        return
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    refused = [at for at, line in enumerate(lines) if line.startswith("error: ")]
+    if done.returncode == 2 and refused:
+        raise InputError("\n".join(lines[refused[-1] :]).removeprefix("error: "))
+    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else "failed"
+    hint = " It may have run out of memory: try a smaller batch." if done.returncode == -9 else ""
+    last = "\n".join(f"    {line}" for line in lines[-LAST_LINES:]) or "    (nothing)"
+    raise InputError(f"the {framework} side {how}.{hint} Its last lines:\n{last}")
 
 
 class Live:

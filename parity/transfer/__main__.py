@@ -65,14 +65,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--input-shape",
         action="append",
-        type=_shape,
+        type=cli.shape,
         metavar="224,224,3",
         help="as Keras sees it, without the batch; once per input (default: the Keras model's own)",
     )
     parser.add_argument(
         "--torch-input-shape",
         action="append",
-        type=_shape,
+        type=cli.shape,
         metavar="3,224,224",
         help="as PyTorch sees it, where that is not Keras' with the channels first",
     )
@@ -207,18 +207,6 @@ def _say(
         print(f"note: {note}")
     for path in filter(None, (options.write_map, options.out)):
         print(f"written: {path}")
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(side) for side in text.split(",") if side.strip())
-        if not shape or min(shape) < 1:
-            raise ValueError
-        return shape
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected sizes such as 224,224,3, got {text!r}"
-        ) from None
 
 
 if __name__ == "__main__":

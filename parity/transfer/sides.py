@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field
@@ -14,12 +11,12 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from parity.check.graph import INPUT, Graph
+from parity.check.sides import work
 from parity.check.trace import Request, Trace, draw_inputs
 from parity.recording import write_atomically
 from parity.transfer.apply import to_keras, to_torch
 from parity.transfer.layouts import MERGING, Layout
 from parity.transfer.mapping import Mapping
-from parity.transfer.rules import FRAMEWORKS
 from shared_data.errors import InputError
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -166,26 +163,6 @@ class Pair:
                     name: np.moveaxis(value, -1, 1) if moved[name] and value.ndim > 2 else value
                     for name, value in drawn.items()
                 }
-
-
-def work(side: str, command: list[str]) -> None:
-    """Run Python on `command`; what it refuses is refused here in its words."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    if done.returncode == 0:
-        return
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    refused = [at for at, line in enumerate(lines) if line.startswith("error: ")]
-    if refused:
-        raise InputError("\n".join(lines[refused[-1] :]).removeprefix("error: "))
-    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else "failed"
-    last = "\n".join(f"    {line}" for line in lines[-15:]) or "    (nothing)"
-    raise InputError(f"the {FRAMEWORKS[side]} side {how}. Its last lines:\n{last}")
 
 
 def draw(graph: Graph) -> Arrays:
