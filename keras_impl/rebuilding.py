@@ -125,5 +125,6 @@ def _copy(model: keras.Model, made: keras.Model, spec: str) -> None:
             f"{len(theirs)}, or of other shapes. Let it build the same model whenever it is called."
         )
     for own, other in zip(ours, theirs, strict=True):
+        other._path = own.path  # names that Keras makes up count on: a trace must know them again
         other.assign(array_of(own).astype(str(other.dtype)))
     settle(made)

@@ -16,7 +16,7 @@ import numpy as np
 
 from parity.check.matching import Match, Matching
 from parity.check.trace import Trace
-from parity.ladder.measure import FAIL, PASS, Allowed, Measurement, Tensor, compare
+from parity.ladder.measure import ABSTAIN, FAIL, PASS, Allowed, Measurement, Tensor, compare
 from parity.ladder.results import LevelResult, abstain, summarise
 from parity.ladder.tolerances import EPS
 
@@ -121,7 +121,12 @@ class Comparison:
         for each in self.matching.matches:
             left = self.keras.tensors.get(f"{ours}/{each.keras.name}")
             right = self.torch.tensors.get(f"{theirs}/{each.torch.name}")
-            if left is not None and right is not None:
+            if theirs == "forward" and (left is None or right is None):
+                # Every call of a free run leaves a number: one that did not was not compared.
+                found[each.keras.name] = Measurement(
+                    each.keras.name, ABSTAIN, "its output was not recorded on both sides"
+                )
+            elif left is not None and right is not None:
                 found[each.keras.name] = self._node(each, ours, left, right)
         return found
 

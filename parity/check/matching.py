@@ -72,10 +72,6 @@ class Matching:
     torch_alone: tuple[Node, ...]
     by_keras: dict[str, Match] = field(default_factory=dict)
 
-    @property
-    def outputs(self) -> list[Match]:
-        return [self.by_keras[each.keras.name] for each in self.matches]
-
 
 Calls = Sequence[Sequence[str]]  # of each layer of a group, its nodes
 

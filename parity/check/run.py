@@ -207,6 +207,12 @@ class _Job:
     def _to_torch(self, tensors: Mapping[str, np.ndarray], mapping: transfer.Mapping) -> Tensors:
         """Weights or gradients; where Keras has none, such as of a moving mean, zeros."""
         known = {p.name: np.zeros(p.shape) for p in self.keras.parameters}
+        strange = [n for n in tensors if n not in known and not n.startswith(("input:", "loss"))]
+        if strange:
+            raise InputError(
+                f"the Keras model names parameters in its run that it did not before: {strange[0]} "
+                f"and {len(strange) - 1} more. Give its layers names of their own."
+            )
         known |= {name: value for name, value in tensors.items() if name in known}
         return transfer.to_torch(known, mapping, self.keras, self.torch, lost=[])
 

@@ -23,7 +23,9 @@ def pair(name: str):
     return getattr(keras_models, found.keras), getattr(torch_models, found.torch), inputs
 
 
-@pytest.mark.parametrize("name", ["vgg_small", "two_inputs"])
+@pytest.mark.parametrize(
+    "name", ["vgg_small", "two_inputs", "lstm_classifier", "transformer_encoder"]
+)
 def test_a_faithful_twin_passes_every_level(name: str) -> None:
     report = parity.check_pair(*pair(name), level="trajectory")
     assert report.verdict == "pass", report.text()
