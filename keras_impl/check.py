@@ -12,6 +12,7 @@ import argparse
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,10 +77,13 @@ def describe(model: keras.Model, request: Request, out: Path) -> None:
     described.write(out / "graph.json")
 
 
-def trace(model: keras.Model, request: Request, out: Path) -> None:
+def trace(
+    model: keras.Model, request: Request, out: Path, build: Callable[[], keras.Model] | None = None
+) -> None:
     """Write what the model computes, in the precision asked for, into `out`.
 
-    A model of another precision is built anew in it; the one that was given stays as it was.
+    A model of another precision is built anew in it, by `build` or from its configuration; the one
+    that was given stays as it was.
     """
     from keras_impl import graph, tracing
     from keras_impl.rebuilding import in_precision
@@ -87,7 +91,7 @@ def trace(model: keras.Model, request: Request, out: Path) -> None:
     def call(made: keras.Model) -> None:
         graph.run(made, graph.to_tensors(tracing.inputs_of(made, request)), training=False)
 
-    model = in_precision(model, request.precision, None, call, request.model)
+    model = in_precision(model, request.precision, build, call, request.model)
     described = graph.describe(model, tracing.inputs_of(model, request))
     tracing.trace(model, described, request).write(out)
 

@@ -89,6 +89,8 @@ class Comparison:
         """By PyTorch's name: `gradient`, `update` or `trajectory`."""
         ours = self.weights.to_torch(self.keras.under(prefix))
         theirs = self.torch.under(f"forced/{prefix}" if forced else prefix)
+        compared = {n: v for n, v in ours.items() if n not in self.weights.given}
+        largest = max((Tensor.whole(v).scale for v in compared.values()), default=0.0)
         found = {}
         for name in dict.fromkeys([*ours, *theirs]):
             if name in self.weights.given or name.startswith(("input:", "loss")):
@@ -97,7 +99,7 @@ class Comparison:
                 continue
             a, b = (Tensor.whole(side[name]) if name in side else None for side in (ours, theirs))
             floor = self._floor(prefix, a, name)
-            found[name] = compare(f"{prefix} {name}", a, b, self._allowed(a, floor))
+            found[name] = compare(f"{prefix} {name}", a, b, self._allowed(a, floor, largest))
         return found
 
     def losses(self) -> Measurement:
@@ -160,15 +162,21 @@ class Comparison:
             own, min(max(shared, default=0.0), self.eps * (reference.scale if reference else 0))
         )
 
-    def _allowed(self, reference: Tensor | None, floor: float) -> Allowed:
+    def _allowed(self, reference: Tensor | None, floor: float, largest: float = 0.0) -> Allowed:
+        """`largest` is the scale of the largest tensor of its kind: beside it, one of rounding
+        alone (the gradient of a bias before a batch norm) need not decide anything."""
         scale = reference.scale if reference else 0.0
         if self.rtol is not None or self.atol is not None:
             rtol, atol = self.rtol or 0.0, self.atol or 0.0
             return Allowed(atol + rtol * scale, f"atol {atol:g} + rtol {rtol:g} x {scale:.2g}")
         least = self.eps * scale
         value = self.factor * max(floor, least)
-        reason = f"{self.factor:g} x noise floor {max(floor, least):.1e}"
-        return Allowed(value, reason, limit=HOLLOW[self.precision] * scale or np.inf)
+        return Allowed(
+            value,
+            f"{self.factor:g} x noise floor {max(floor, least):.1e}",
+            limit=HOLLOW[self.precision] * scale or np.inf,
+            optional=scale <= self.eps * largest,
+        )
 
 
 def levels(

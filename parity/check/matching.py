@@ -33,19 +33,23 @@ class Match:
     """A Keras node and its PyTorch node.
 
     `axes` permute Keras' tensor, batch included, into PyTorch's; None where layouts are alike.
-    `flattened`: rows in (H, W, C) order in Keras, in (C, H, W) order in PyTorch.
+    `flattened`: rows in (H, W, C) order in Keras, in (C, H, W) order in PyTorch. `joined`: several
+    layers stand for one, so that their settings say nothing of each other.
     """
 
     keras: Node
     torch: Node
     axes: tuple[int, ...] | None = None
     flattened: tuple[int, int, int] | None = None
+    joined: bool = False
 
     def to_torch(self, value: np.ndarray) -> np.ndarray:
         """Keras' tensor in PyTorch's layout."""
         if self.flattened:
             shaped = value.reshape(len(value), *self.flattened)
             return shaped.transpose(0, 3, 1, 2).reshape(len(value), -1)
+        if self._only_ones_apart:
+            return value.reshape(len(value), *self.torch.shape)
         return value if self.axes is None else value.transpose(self.axes)
 
     def to_keras(self, value: np.ndarray) -> np.ndarray:
@@ -54,7 +58,15 @@ class Match:
             height, width, channels = self.flattened
             shaped = value.reshape(len(value), channels, height, width)
             return shaped.transpose(0, 2, 3, 1).reshape(len(value), -1)
+        if self._only_ones_apart:
+            return value.reshape(len(value), *self.keras.shape)
         return value if self.axes is None else value.transpose(np.argsort(self.axes))
+
+    @property
+    def _only_ones_apart(self) -> bool:
+        """A vector on one side, a map of one pixel on the other: a global pool may leave either."""
+        kept = [tuple(n for n in node.shape if n != 1) for node in (self.keras, self.torch)]
+        return len(self.keras.shape) != len(self.torch.shape) and kept[0] == kept[1]
 
     @property
     def pair(self) -> tuple[str, str, Any]:
@@ -92,9 +104,12 @@ class _Matcher:
         self.theirs = {node.name: node for node in torch.nodes}
         self.found: dict[str, str] = {}  # Keras' node: PyTorch's
         self.anchors: dict[str, str] = {}
+        self.joined: set[str] = set()
         self.inside: tuple[set[str], set[str]] = (set(), set())  # calls of a group before its last
         for group in groups:
             if all(group):
+                if max(map(len, group)) > 1:
+                    self.joined.update(group[0][-1])
                 self.anchors |= dict(zip(group[0][-1], group[1][-1], strict=False))
             for side, inside in zip(group, self.inside, strict=True):
                 inside.update(call for layer in side[:-1] for call in layer)
@@ -149,7 +164,7 @@ class _Matcher:
         flat = _flattened(self.ours, ours) if len(ours.shape) == 1 else None
         if flat and _flattened(self.theirs, theirs) == (flat[2], flat[0], flat[1]):
             return Match(ours, theirs, flattened=flat)
-        return Match(ours, theirs, axes=self._axes(ours, theirs))
+        return Match(ours, theirs, self._axes(ours, theirs), joined=keras in self.joined)
 
     def _axes(self, ours: Node, theirs: Node) -> tuple[int, ...] | None:
         rank = len(ours.shape)

@@ -55,7 +55,9 @@ def asserted(keras: Any, torch: Any, inputs: Inputs = None, **options: Any) -> C
 def _side(framework: str, given: Any) -> Side:
     if isinstance(given, str):
         return Process(framework, given)
-    return Live(framework, given() if _is_builder(given) else given)
+    if _is_builder(given):
+        return Live(framework, given(), given)
+    return Live(framework, given)
 
 
 def _is_builder(given: Any) -> bool:

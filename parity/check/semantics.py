@@ -75,7 +75,7 @@ def findings(keras: Graph, torch: Graph, matching: Matching) -> list[Finding]:
 
 
 def _settings(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Finding]:
-    for each in matching.matches:
+    for each in (match for match in matching.matches if not match.joined):
         ours, theirs = each.keras, each.torch
         if ours.kind != theirs.kind:
             severity = CAUSE if {ours.kind, theirs.kind} in ALIKE else FAIL

@@ -9,6 +9,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,10 +79,13 @@ def work(framework: str, command: list[str]) -> None:
 
 
 class Live:
-    """A model in this process. It is left as it was: runs happen on copies, or are undone."""
+    """A model in this process. It is left as it was: runs happen on copies, or are undone.
 
-    def __init__(self, framework: str, model: Any) -> None:
-        self.framework, self._live = framework, model
+    `build` makes the same model anew, where a function is known that does.
+    """
+
+    def __init__(self, framework: str, model: Any, build: Callable[[], Any] | None = None) -> None:
+        self.framework, self._live, self._build = framework, model, build
         self.model = getattr(model, "name", None) or type(model).__name__
         let_both_live()
         self._wing = import_module(f"{framework}_impl.check")
@@ -92,9 +96,11 @@ class Live:
         return Graph.read(folder / "graph.json")
 
     def trace(self, request: Request, folder: Path) -> Trace:
-        model = self._live
-        if self.framework == "torch" and request.weights:
-            model = copy.deepcopy(model)
+        if self.framework == "keras":  # in another precision it is another model
+            self._wing.trace(self._live, request, folder, self._build)
+            return Trace.read(folder)
+        model = copy.deepcopy(self._live)
+        if request.weights:
             import_module("torch_impl.loading").set_weights(model, Path(request.weights))
         self._wing.trace(model, request, folder)
         return Trace.read(folder)
