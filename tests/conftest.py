@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["PARITY_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keras_settings() -> Iterator[None]:
+    """Trainers set Keras' default precision, as in a process of their own: no file inherits it."""
+    keras: Any = sys.modules.get("keras")
+    before = keras.config.floatx() if keras else "float32"
+    yield
+    keras = sys.modules.get("keras")
+    if keras and keras.config.floatx() != before:
+        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 import parity
@@ -11,16 +10,10 @@ from tests import zoo
 
 def pair(name: str):
     from tests.zoo import keras_models, torch_models
+    from tests.zoo.__main__ import inputs
 
     found = zoo.PAIRS[name]
-    rng = np.random.default_rng(0)
-    inputs = [
-        rng.integers(0, found.words, (4, *shape))
-        if found.words
-        else rng.standard_normal((4, *shape))
-        for shape in found.shapes
-    ]
-    return getattr(keras_models, found.keras), getattr(torch_models, found.torch), inputs
+    return getattr(keras_models, found.keras), getattr(torch_models, found.torch), inputs(found)
 
 
 @pytest.mark.parametrize(

@@ -102,10 +102,10 @@ ROUNDED, BY = {"gelu", "attention", "leaky_relu"}, 1e-6
 @pytest.fixture(scope="module", autouse=True)
 def float64() -> Iterator[None]:
     """Keras in double precision, for these tests."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx(before)
+    from keras_impl.exact import precision
+
+    with precision("float64"):  # layers made before have pinned the default policy
+        yield
 
 
 def drawn(shapes: tuple[tuple[int, ...], ...], words: int) -> list[np.ndarray]:
