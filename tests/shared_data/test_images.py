@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FACES
+from conftest import FACES, ROOT
 from PIL import Image
 
 from shared_data.cleaning import average_hash, find_duplicates
@@ -180,8 +180,20 @@ def test_memory_does_not_grow_with_the_number_of_images(make_set: MakeSet) -> No
 def test_a_second_start_on_the_study_takes_less_than_a_second(tmp_path: Path) -> None:
     source = open_source(str(FACES))
     prepare(source, 64, cache=tmp_path)
-    started = time.process_time()
+    # In a process of its own: in this one, threads of the frameworks would count as well.
+    second = f"""
+import time
+from pathlib import Path
+from shared_data.images import prepare
+from shared_data.sources import open_source
+source, started = open_source({str(FACES)!r}), time.process_time()
+prepare(source, 64, cache=Path({str(tmp_path)!r}))
+print(time.process_time() - started)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", second], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert float(done.stdout) < 1
     images = prepare(source, 64, cache=tmp_path)
-    assert time.process_time() - started < 1
     assert images.images.shape == (1289, 64, 64, 3)
     assert find_duplicates(images.hashes, images.labels) == {}
