@@ -97,7 +97,7 @@ def _batches(experiment: Experiment) -> dict[str, Iterator[Batch]]:
     data = load_data(experiment)
     plain = Experiment.from_dict({**experiment.to_dict(), "augment": False})
     feeds = (Feed(plain, data), Feed(experiment, data, ahead=0), Feed(experiment, data))
-    return {way: feed.training(1) for way, feed in zip(WAYS, feeds, strict=True)}
+    return {way: feed.through([1]) for way, feed in zip(WAYS, feeds, strict=True)}
 
 
 def _making(experiment: Experiment, steps: int) -> dict[str, Any]:

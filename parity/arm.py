@@ -14,8 +14,9 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ import numpy as np
 from parity import checkpoint, environment, weights
 from parity.criterion import evaluate
 from parity.experiment import Experiment
-from parity.feed import Feed, load_data
+from parity.feed import Batch, Feed, load_data
 from parity.probe import Layer, Probe
 from parity.probing import probe
 from parity.recording import Recording, with_prefix
@@ -105,8 +106,10 @@ def record(
     if done:
         report({"event": "resume", "epoch": done})
     durations: list[float] = []
+    batches = feed.through(range(done + 1, experiment.epochs + 1))
     for epoch in range(done + 1, experiment.epochs + 1):
-        recording.error = _train_epoch(trainer, feed, epoch, recording, durations, report)
+        these = islice(batches, feed.steps)
+        recording.error = _train_epoch(trainer, these, epoch, recording, durations, report)
         if recording.error:
             break
         validation = evaluate_split(trainer, feed, data.validation)
@@ -136,7 +139,7 @@ def record(
 
 def _train_epoch(
     trainer: Trainer,
-    feed: Feed,
+    batches: Iterator[Batch],
     epoch: int,
     recording: Recording,
     durations: list[float],
@@ -145,12 +148,12 @@ def _train_epoch(
     """One pass over the training images. Returns why it ended early, if it did."""
     losses, accuracies, sizes = [], [], []
     ended = time.monotonic()
-    for step, (images, labels) in enumerate(feed.training(epoch), 1):
+    for step, (images, labels) in enumerate(batches, 1):
         loss, accuracy = trainer.train_batch(images, labels)
         begun, ended = ended, time.monotonic()
         durations.append(ended - begun)  # the making of the batch included
         if not math.isfinite(loss):
-            return f"the loss became {loss} in epoch {epoch}, step {step} of {feed.steps}"
+            return f"the loss became {loss} in epoch {epoch}, step {step}"
         losses.append(loss)
         accuracies.append(accuracy)
         sizes.append(len(labels))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,8 +26,8 @@ Item = TypeVar("Item")
 class Feed:
     """Hands out an experiment's batches. Epochs count from 1; each can be repeated by itself.
 
-    Augmented batches are made `ahead` batches before the step that takes them, which costs their
-    memory; 0 makes each when it is asked for. The bytes are the same.
+    `through` makes augmented batches `ahead` of the step that takes them, which costs their memory;
+    0 makes each when it is asked for. The bytes are the same.
     """
 
     def __init__(self, experiment: Experiment, data: FaceData, *, ahead: int = AHEAD) -> None:
@@ -42,13 +43,17 @@ class Feed:
         seed, own = self.experiment.seed, self.experiment.batch_order == "own"
         return epoch_order(len(self.data.train), seed + OTHER_SEED * own, epoch)
 
-    def training(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, augmented and normalised if the experiment says so."""
-        made = self._training(epoch)
+    def through(self, epochs: Iterable[int]) -> Iterator[Batch]:
+        """The batches of these epochs on end, `steps` of each, augmented ones made ahead.
+
+        One epoch's first batches are made while the epoch before it is validated.
+        """
+        made = chain.from_iterable(self.training(epoch) for epoch in epochs)
         # Others are ready in some hundredths of a second: no thread is worth that.
         return run_ahead(made, self.ahead) if self.experiment.augment and self.ahead else made
 
-    def _training(self, epoch: int) -> Iterator[Batch]:
+    def training(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, augmented and normalised if the experiment says so."""
         experiment = self.experiment
         drawn = 1 if experiment.augmentation == "once" else epoch
 

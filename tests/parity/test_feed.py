@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.experiment import Experiment
-from parity.feed import AHEAD, Feed, run_ahead
+from parity.feed import AHEAD, Batch, Feed, run_ahead
 from shared_data.augment import apply, draw
 from shared_data.batches import FaceData, Subset, epoch_order
 
@@ -70,7 +70,7 @@ def test_batches_made_ahead_are_those_of_the_tape_in_the_epochs_order(
         images,
         ahead=ahead,
     )
-    batches = list(made.training(epoch))
+    batches = list(made.through([epoch]))
     train = made.data.train
     order = epoch_order(images, seed, epoch)
     drawn = 1 if augmentation == "once" else epoch
@@ -84,16 +84,37 @@ def test_batches_made_ahead_are_those_of_the_tape_in_the_epochs_order(
 
 def test_an_epoch_can_be_repeated_and_epochs_taken_side_by_side() -> None:
     made = feed(changed(batch_size=2))
-    first = [pixels for pixels, _ in made.training(1)]
-    pairs = zip(made.training(1), made.training(2), strict=True)
+    first = [pixels for pixels, _ in made.through([1])]
+    pairs = zip(made.through([1]), made.through([2]), strict=True)
     sides = [(one, other) for (one, _), (other, _) in pairs]
     np.testing.assert_array_equal([one for one, _ in sides], first)
     assert any((one != other).any() for one, other in sides)
     assert not running()
 
 
+def test_the_next_epoch_begins_while_the_last_one_is_validated() -> None:
+    begun = threading.Event()
+
+    class Watched(Feed):
+        def training(self, epoch: int) -> Iterator[Batch]:
+            for batch in super().training(epoch):
+                if epoch == 2:
+                    begun.set()
+                yield batch
+
+    plain = feed(changed(batch_size=5))
+    made = Watched(plain.experiment, plain.data)
+    batches = made.through([1, 2])
+    assert len(list(islice(batches, made.steps))) == made.steps
+    assert begun.wait(30)  # no one has asked for it yet
+    for (pixels, labels), (wanted, known) in zip(batches, plain.training(2), strict=True):
+        np.testing.assert_array_equal(pixels, wanted)
+        np.testing.assert_array_equal(labels, known)
+    assert not running()
+
+
 def test_without_augmentation_no_thread_is_started() -> None:
-    batches = feed(Experiment.of("baseline", "paper", batch_size=4)).training(1)
+    batches = feed(Experiment.of("baseline", "paper", batch_size=4)).through([1])
     next(batches)
     assert not running()
 
@@ -147,7 +168,7 @@ def test_an_image_that_cannot_be_augmented_is_refused_as_without_the_thread() ->
         floats = dataclasses.replace(train, images=train.images.astype(np.float32))
         made = Feed(made.experiment, dataclasses.replace(made.data, train=floats), ahead=ahead)
         with pytest.raises(ValueError, match="expected uint8") as caught:
-            next(made.training(1))
+            next(made.through([1]))
         messages.append(str(caught.value))
         assert not running()
     assert messages[0] == messages[1]
@@ -155,17 +176,17 @@ def test_an_image_that_cannot_be_augmented_is_refused_as_without_the_thread() ->
 
 def test_a_training_that_stops_early_leaves_no_thread() -> None:
     made = feed(changed(batch_size=1))
-    batches = made.training(1)
+    batches = made.through([1])
     next(batches)
     assert running()
     batches.close()  # type: ignore[attr-defined]
     assert not running()
 
-    assert len(list(islice(made.training(1), 3))) == 3
+    assert len(list(islice(made.through([1]), 3))) == 3
     assert not running()
 
     def step() -> None:
-        for number, _ in enumerate(made.training(1)):
+        for number, _ in enumerate(made.through([1])):
             if number == 4:
                 raise Spoiled
 
@@ -175,7 +196,7 @@ def test_a_training_that_stops_early_leaves_no_thread() -> None:
     del caught
     assert not running()
 
-    made.training(1)  # never begun
+    made.through([1])  # never begun
     assert not running()
 
 
@@ -202,7 +223,7 @@ STUCK = """
 import signal, sys, time
 from test_feed import changed, feed
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as parity.arm does
-for batch in feed(changed(batch_size=64), images=640, side=64).training(1):
+for batch in feed(changed(batch_size=64), images=640, side=64).through([1]):
     print("training", flush=True)
     time.sleep(600)
 """
@@ -229,7 +250,7 @@ def test_told_to_end_amid_a_step_a_process_ends_at_once() -> None:
 def test_an_interpreter_ends_with_batches_left_unasked_for() -> None:
     process = start(
         "from test_feed import changed, feed\n"
-        "batches = feed(changed(batch_size=64), images=640, side=64).training(1)\n"
+        "batches = feed(changed(batch_size=64), images=640, side=64).through([1])\n"
         "next(batches)\n"
     )
     _, errors = process.communicate(timeout=60)
