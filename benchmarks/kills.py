@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _start(out: Path, only: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "parity.reproduce", "--profile", "quick", "--out", str(out)]
-    return subprocess.Popen(
-        [*command, *only],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # its workers die with it
-    )
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen([*command, *only], stdout=nothing, stderr=nothing)
 
 
 def _killed(out: Path, only: list[str], seconds: float) -> dict[str, Any]:
@@ -83,8 +80,10 @@ def _killed(out: Path, only: list[str], seconds: float) -> dict[str, Any]:
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+        for worker in _workers(out):
+            os.kill(worker, signal.SIGKILL)
     found = {
         "after_seconds": seconds,
         "finished": sorted(path.parent.parent.name for path in out.glob("arms/*/*/recording.json")),
@@ -94,6 +93,17 @@ def _killed(out: Path, only: list[str], seconds: float) -> dict[str, Any]:
         ),
     }
     print(f"killed after {seconds:.0f} s: {found}", file=sys.stderr, flush=True)
+    return found
+
+
+def _workers(out: Path) -> list[int]:
+    """The processes that were told to write below `out`."""
+    lines = {int(path.parent.name): path for path in Path("/proc").glob("[0-9]*/cmdline")}
+    found = []
+    for number, path in lines.items():
+        with suppress(OSError):  # it has ended meanwhile
+            if str(out).encode() in path.read_bytes():
+                found.append(number)
     return found
 
 
