@@ -1,7 +1,7 @@
 """Describe or run a model in Keras: `python -m keras_impl.check REQUEST.json OUT`.
 
     --describe    writes OUT/graph.json and OUT/weights.safetensors, in the model's own precision
-    --trace       writes OUT/trace.json and OUT/trace.safetensors, in the precision asked for
+    --trace       writes OUT/trace.json and OUT/trace/, in the precision asked for
 
 Without either, both. The request is a `parity.check.trace.Request` as a file.
 """
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import environment
-from parity.check.trace import Request
+from parity.check.graph import Graph
+from parity.check.stored import write_tensors
+from parity.check.trace import Request, Trace
 from parity.cli import run
 from parity.experiment import Experiment
 from parity.recording import write_atomically
@@ -61,7 +63,6 @@ def _work(options: argparse.Namespace, arguments: list[str]) -> int:
 def describe(model: keras.Model, request: Request, out: Path) -> None:
     """Write what the model is, its weights, and the batch that it was run on, into `out`."""
     import numpy as np
-    from safetensors.numpy import save
 
     from keras_impl import graph, parameters
     from keras_impl.tracing import inputs_of
@@ -69,8 +70,7 @@ def describe(model: keras.Model, request: Request, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     inputs = inputs_of(model, request)
     described = graph.describe(model, inputs)
-    weights = {n: np.asarray(v, order="C") for n, v in parameters.values(model).items()}
-    write_atomically(out / "weights.safetensors", save(weights))
+    write_tensors(out / "weights.safetensors", parameters.values(model))
     content = io.BytesIO()
     np.savez(content, **dict(inputs))  # type: ignore[arg-type]
     write_atomically(out / "inputs.npz", content.getvalue())
@@ -80,7 +80,8 @@ def describe(model: keras.Model, request: Request, out: Path) -> None:
 def trace(
     model: keras.Model, request: Request, out: Path, build: Callable[[], keras.Model] | None = None
 ) -> None:
-    """Write what the model computes, in the precision asked for, into `out`.
+    """Write what the model computes, in the precision asked for, into `out`, where `describe` wrote
+    what it is.
 
     A model of another precision is built anew in it, by `build` or from its configuration; the one
     that was given stays as it was.
@@ -92,8 +93,9 @@ def trace(
         graph.run(made, graph.to_tensors(tracing.inputs_of(made, request)), training=False)
 
     model = in_precision(model, request.precision, build, call, request.model)
-    described = graph.describe(model, tracing.inputs_of(model, request))
-    tracing.trace(model, described, request).write(out)
+    described = Graph.read(out / "graph.json")
+    made = Trace.begin("keras", request.precision, out)
+    tracing.trace(model, described, request, made).write(out)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,10 +12,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from keras_impl.exact import precision as computing_in
 from keras_impl.failures import NOT_THE_USERS, attempt, said
 from keras_impl.graph import drawn, fitted, run, to_tensors
 from keras_impl.parameters import named, settle
-from keras_impl.rebuilding import in_precision
+from keras_impl.rebuilding import computes_in, in_precision
 from parity.check import builders
 from parity.check.builders import meant
 from shared_data.errors import InputError, listed
@@ -54,6 +55,13 @@ def load(
             "KERAS_BACKEND=tensorflow, or ask for float32."
         )
     build = _file_of_keras(spec) if spec.endswith(".keras") else _builder(spec)
+    if precision is not None and weights is not None:  # then nothing of a first building is kept
+        with computing_in(precision):
+            made = build()
+            _call(made, inputs, spec)
+        if computes_in(made, precision):
+            set_weights(made, Path(weights))
+            return made
     made = build()
     _call(made, inputs, spec)
     if weights is not None:

@@ -147,7 +147,12 @@ def values(model: keras.Model) -> dict[str, np.ndarray]:
 
 def array_of(variable: keras.Variable) -> np.ndarray:
     """A copy of what a variable holds."""
-    return np.array(keras.ops.convert_to_numpy(variable))
+    return own(keras.ops.convert_to_numpy(variable))
+
+
+def own(value: np.ndarray) -> np.ndarray:
+    """A copy, unless it is one already: backends differ."""
+    return value if value.flags.owndata and value.flags.writeable else value.copy()
 
 
 def settle(model: keras.Model) -> None:

@@ -57,6 +57,11 @@ def in_precision(
     )
 
 
+def computes_in(model: keras.Model, precision: str) -> bool:
+    """Whether all of it does."""
+    return not _others(model, precision)
+
+
 def _others(model: keras.Model, precision: str) -> list[str]:
     """What does not compute, or is not kept, in `precision`, by name."""
     found = []
@@ -126,5 +131,5 @@ def _copy(model: keras.Model, made: keras.Model, spec: str) -> None:
         )
     for own, other in zip(ours, theirs, strict=True):
         other._path = own.path  # names that Keras makes up count on: a trace must know them again
-        other.assign(array_of(own).astype(str(other.dtype)))
+        other.assign(array_of(own).astype(str(other.dtype), copy=False))
     settle(made)

@@ -18,7 +18,7 @@ from keras_impl import optimizers
 from keras_impl.exact import precision
 from keras_impl.graph import drawn, fitted, precision_of, run, to_tensors
 from keras_impl.kinds import is_unit
-from keras_impl.parameters import array_of, named, settle, values
+from keras_impl.parameters import named, own, settle, values
 from keras_impl.recorder import Recorder
 from keras_impl.trail import floating
 from keras_impl.training import environment
@@ -30,23 +30,25 @@ LEVELS = ("forward", "loss", "update", "trajectory")
 Arrays = dict[str, np.ndarray]
 
 
-def trace(
-    model: keras.Model, graph: Graph, request: Request, reference: Trace | None = None
-) -> Trace:
-    """Run the model as asked: as it is, and nudged. Forced runs are PyTorch's alone: no use of
-    `reference`.
+def trace(model: keras.Model, graph: Graph, request: Request, made: Trace | None = None) -> Trace:
+    """Run the model as asked: as it is, and nudged. Forced runs are PyTorch's alone.
 
-    `graph` is what `describe` says of it; only its nodes are kept. The model must compute in the
-    precision asked for (`keras_impl.loading.load` makes it so). Raises `InputError` where it does
-    not, or does not run, or what is asked does not fit it; and on a backend other than TensorFlow.
+    The numbers go into `made`, if it is given. `graph` is what `describe` says of it; only its
+    nodes are kept. The model must compute in the precision asked for (`keras_impl.loading.load`
+    makes it so). Raises `InputError` where it does not, or does not run, or what is asked does not
+    fit it; and on a backend other than TensorFlow.
     """
     _check(model, request)
     with precision(request.precision):
         side = _Side(model, graph, request)
         given = inputs_of(model, request)
-        made = Trace("keras", request.precision, side.run(given), environment=environment())
-        made.keep_floor(side.run({name: nudged(value) for name, value in given.items()}))
-        made.keep_floor(side.run(given, nudge=True))
+        made = made or Trace("keras", request.precision)
+        made.environment = environment()
+        for part in side.run(given):
+            made.keep(part)
+        other = {name: nudged(value) for name, value in given.items()}
+        for part in side.run(other, nudge=True):
+            made.keep_floor(part)
         made.notes += side.notes
     return made
 
@@ -75,24 +77,25 @@ class _Side:
             targets = _arrays(request.targets) if request.targets else {}
             self.loss = Loss(graph, request, targets)
 
-    def run(self, inputs: Arrays, nudge: bool = False) -> Arrays:
-        """All that is asked for, by the names of a trace."""
-        found: Arrays = {}
+    def run(self, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
+        """All that is asked for, by the names of a trace, part by part."""
         tensors = to_tensors(inputs)
         if "forward" in self.request.levels:
             with _restarted(self.model, nudge):
                 recorder = Recorder(self.model, tensors)
                 with recorder.recording():
                     run(self.model, tensors, training=False)
-                found |= self._of_nodes("forward", recorder.trail.tensors)
+                found = self._of_nodes("forward", recorder.trail.tensors)
+                del recorder
+            yield found
+            del found
         if self.loss is not None:
             with _restarted(self.model, nudge), dropout_off():
-                found |= self._trained(tensors)
-        return found
+                yield from self._trained(tensors)
 
-    def _trained(self, tensors: list[Any]) -> Arrays:
+    def _trained(self, tensors: list[Any]) -> Iterator[Arrays]:
         """The training run, a step, and the steps after it."""
-        levels, found = self.request.levels, Arrays()
+        levels = self.request.levels
         steps = STEPS if "trajectory" in levels else 1
         steps_on = bool({"update", "trajectory"} & set(levels))
         optimizer = optimizers.make(
@@ -103,15 +106,15 @@ class _Side:
             loss, gradients, seen = self._backward(tensors, first=step == 0)
             losses.append(loss)
             if step == 0 and "loss" in levels:
-                found |= seen
+                yield seen
+            del seen
             if steps_on:
                 optimizer.apply(gradients, self.model.trainable_weights)
             if step == 0 and "update" in levels:
-                found |= _under("update", values(self.model))
+                yield _under("update", values(self.model))
         if "trajectory" in levels:
-            found["trajectory/loss"] = np.array(losses, self.request.precision)
-            found |= _under("trajectory", values(self.model))
-        return found
+            yield {"trajectory/loss": np.array(losses, self.request.precision)}
+            yield _under("trajectory", values(self.model))
 
     def _backward(self, tensors: list[Any], first: bool) -> tuple[np.ndarray, list[Any], Arrays]:
         """Loss and gradients, of the first step with all that lies between."""
@@ -149,13 +152,15 @@ class _Side:
         if not first:
             return value, by_weights, {}
         self._note_outputs(given)
-        names = {id(each.variable): name for name, each in named(self.model).items()}
         found = self._of_nodes("training", outputs)
         found["loss"] = np.asarray(value)
         pairs = zip(between, upstream, between.values(), strict=True)
         found |= {f"upstream/{name}": _array(each, of) for name, each, of in pairs}
-        found |= {
-            f"gradient/{names[id(variable)]}": _array(each, variable)
+        names = {id(each.variable): name for name, each in named(self.model).items()}
+        found |= {  # not copied: of a large model they are its largest tensors
+            f"gradient/{names[id(variable)]}": _zeros(variable)
+            if each is None
+            else np.asarray(each)
             for variable, each in zip(weights, by_weights, strict=True)
         }
         places = [at for at, each in enumerate(tensors) if floating(each)]
@@ -215,17 +220,31 @@ def dropout_off() -> Iterator[None]:
 @contextmanager
 def _restarted(model: keras.Model, nudge: bool) -> Iterator[None]:
     """Weights nudged or as they are inside; all variables as they were after."""
-    held = [(each, array_of(each)) for each in model.variables]
+    import tensorflow as tf
+
+    # TensorFlow's tensors do not change: what was read stays, and no number is copied.
+    held = [(each, tf.convert_to_tensor(each.value)) for each in model.variables]
     try:
         if nudge:
             for each in model.weights:
-                each.assign(nudged(array_of(each)))
+                _nudge(each)
         settle(model)
         yield
     finally:
         for each, value in held:
             each.assign(value)
         settle(model)
+
+
+def _nudge(variable: keras.Variable) -> None:
+    """As `parity.check.trace.nudged`, without a way through NumPy: weights may be gigabytes."""
+    import tensorflow as tf
+
+    value = tf.convert_to_tensor(variable.value)
+    if value.dtype.is_floating:
+        infinity = tf.constant(np.inf, value.dtype)
+        moved = tf.math.nextafter(value, tf.where(value < 0, -infinity, infinity))
+        variable.assign(tf.where((value == 0) | tf.math.is_inf(value), value, moved))
 
 
 def _check(model: keras.Model, request: Request) -> None:
@@ -266,9 +285,11 @@ def _arrays(path: str) -> Arrays:
 
 def _array(value: Any, like: Any) -> np.ndarray:
     """A copy; zeros in the form of `like` for a gradient that there is none of."""
-    if value is None:
-        return np.zeros(tuple(like.shape), keras.backend.standardize_dtype(like.dtype))
-    return np.array(keras.ops.convert_to_numpy(value))
+    return _zeros(like) if value is None else own(keras.ops.convert_to_numpy(value))
+
+
+def _zeros(like: Any) -> np.ndarray:
+    return np.zeros(tuple(like.shape), keras.backend.standardize_dtype(like.dtype))
 
 
 def _under(prefix: str, arrays: Arrays) -> Arrays:

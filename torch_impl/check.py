@@ -1,7 +1,7 @@
 """Describe or run a model in PyTorch: `python -m torch_impl.check REQUEST.json OUT`.
 
     --describe    writes OUT/graph.json and OUT/weights.safetensors, the model's `state_dict`
-    --trace       writes OUT/trace.json and OUT/trace.safetensors
+    --trace       writes OUT/trace.json and OUT/trace/
 
 Without either, both. The request is a `parity.check.trace.Request` as a file.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import environment
+from parity.check.graph import Graph
 from parity.check.trace import Request, Trace
 from parity.cli import run
 from parity.experiment import Experiment
-from parity.recording import write_atomically
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +54,7 @@ def _work(options: argparse.Namespace, arguments: list[str]) -> int:
 def describe(model: nn.Module, request: Request, out: Path) -> None:
     """Write what the model is, and its weights, into `out`."""
     import torch
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     from torch_impl import graph
     from torch_impl.tracing import inputs_of
@@ -66,17 +66,19 @@ def describe(model: nn.Module, request: Request, out: Path) -> None:
         for name, value in model.state_dict().items()
         if isinstance(value, torch.Tensor)
     }
-    write_atomically(out / "weights.safetensors", save(state))
+    save_file(state, out / "weights.safetensors")
     described.write(out / "graph.json")
 
 
 def trace(model: nn.Module, request: Request, out: Path) -> None:
-    """Write what the model computes into `out`; the model stays as it was."""
-    from torch_impl import graph, tracing
+    """Write what the model computes into `out`, where `describe` wrote what it is; the model stays
+    as it was."""
+    from torch_impl import tracing
 
-    described = graph.describe(model, tracing.inputs_of(request))
+    described = Graph.read(out / "graph.json")
     reference = Trace.read(Path(request.reference)) if request.reference else None
-    tracing.trace(model, described, request, reference).write(out)
+    made = Trace.begin("torch", request.precision, out)
+    tracing.trace(model, described, request, reference, made).write(out)
 
 
 def like(request: Request) -> Experiment:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parity.check.trace import Trace, nudged
+from parity.check.trace import Trace
 from shared_data.errors import InputError
 
 
@@ -34,7 +34,6 @@ class Forced:
     reference: Trace
     pairs: Sequence[tuple[str, str, Any]]
     dtype: torch.dtype
-    nudge: bool = False
     own: dict[str, np.ndarray] = field(default_factory=dict, init=False)
     notes: list[str] = field(default_factory=list, init=False)
 
@@ -42,10 +41,6 @@ class Forced:
         self._partners = {own: (name, axes) for name, own, axes in self.pairs}
         self._given: dict[str, Tensor] = {}
         self._terms: list[Tensor] = []
-
-    def nudged(self) -> Forced:
-        """The same on the reference's tensors, each one unit in the last place off."""
-        return Forced(self.reference, self.pairs, self.dtype, nudge=True)
 
     def __call__(self, name: str, output: Tensor) -> Tensor:
         if name not in self._partners:
@@ -89,8 +84,7 @@ class Forced:
         if value is None:
             return None
         value = np.ascontiguousarray(aligned(value, axes, name))
-        tensor = torch.from_numpy(value.copy()).to(self.dtype)
-        return torch.from_numpy(nudged(tensor.numpy())) if self.nudge else tensor
+        return torch.from_numpy(value.copy()).to(self.dtype)
 
 
 def aligned(value: np.ndarray, axes: Any, name: str) -> np.ndarray:

@@ -10,7 +10,6 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,39 +32,35 @@ Arrays = dict[str, np.ndarray]
 
 
 def trace(
-    model: nn.Module, graph: Graph, request: Request, reference: Trace | None = None
+    model: nn.Module,
+    graph: Graph,
+    request: Request,
+    reference: Trace | None = None,
+    made: Trace | None = None,
 ) -> Trace:
-    """Run the model as asked: as it is, nudged, and forced where there is a reference.
+    """Run the model as asked: as it is and nudged where levels are, forced where a reference is.
 
-    `graph` is what `describe` says of it; only its nodes and parameters are kept. Raises
-    `InputError` where the model does not run or what is asked does not fit it.
+    The numbers go into `made`, if it is given. `graph` is what `describe` says of it; only its
+    nodes and parameters are kept. Raises `InputError` where the model does not run or what is asked
+    does not fit it.
     """
     _check(request)
     with _settings(request):
         side = _Side(model, graph, request)
         given = inputs_of(request)
-        made = Trace("torch", request.precision, environment=environment())
+        made = made or Trace("torch", request.precision)
+        made.environment = environment()
+        for part in side.run(given):
+            made.keep(part)
         other = {name: nudged(value) for name, value in side.cast(given).items()}
-        _keep(made, side.run(given), side.run(other), side.run(given, nudge=True))
-        if reference is not None and request.pairs and "loss" in request.levels:
+        for part in side.run(other, nudge=True):
+            made.keep_floor(part)
+        if reference is not None and request.pairs:
             forced = Forced(reference, request.pairs, getattr(torch, request.precision))
-            _keep(
-                made,
-                side.forced(given, forced),
-                side.forced(other, forced.nudged()),
-                side.forced(given, replace(forced), nudge=True),
-            )
+            for part in side.forced(given, forced):
+                made.keep(part)
         made.notes += side.notes
     return made
-
-
-def _keep(made: Trace, own: Iterator[Arrays], *others: Iterator[Arrays]) -> None:
-    """Take in a run, and nudged ones for its floors: of these, no more than a part is held."""
-    for part in own:
-        made.tensors |= part
-    for other in others:
-        for part in other:
-            made.keep_floor(part)
 
 
 def inputs_of(request: Request) -> Arrays:
@@ -85,7 +80,7 @@ class _Side:
         self.nodes = {node.name for node in graph.nodes}
         self.trained = [each.name for each in graph.parameters if each.trained]
         self.loss = None
-        if set(request.levels) - {"forward"}:
+        if request.pairs or set(request.levels) - {"forward"}:
             targets = _arrays(request.targets, "output:") if request.targets else {}
             self.loss = Loss(graph, request, targets)
 
@@ -98,16 +93,19 @@ class _Side:
 
     def run(self, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
         """Everything but the forced run, by the names of a trace, part by part."""
+        if not self.request.levels:
+            return
+        model = self._fresh(nudge)
         if "forward" in self.request.levels:
             recorder = _Recorder(self.nodes)
-            self._watched(self._fresh(nudge).eval(), as_tensors(inputs, self.dtype), recorder)
+            self._watched(model.eval(), as_tensors(inputs, self.dtype), recorder)
             yield self._ordered("forward", recorder.values)
         if self.loss is not None:
-            yield from self._train(self._training(nudge), inputs)
+            yield from self._train(_training(model), inputs)
 
-    def forced(self, inputs: Arrays, forced: Forced, nudge: bool = False) -> Iterator[Arrays]:
+    def forced(self, inputs: Arrays, forced: Forced) -> Iterator[Arrays]:
         assert self.loss is not None
-        model = self._training(nudge)
+        model = _training(self._fresh())
         outputs = self._watched(model, as_tensors(inputs, self.dtype), forced, replaces=True)
         loss = self.loss(outputs)
         attempt(lambda: forced.backward(loss), outputs)
@@ -186,30 +184,20 @@ class _Side:
         outputs: list[Tensor] = attempt(lambda: watch.run(inputs), inputs)
         return outputs
 
-    def _training(self, nudge: bool) -> nn.Module:
-        """In training mode, but for what drops."""
-        model = self._fresh(nudge).train()
-        for module in model.modules():
-            if layers.of_module(module) is kinds.dropout:
-                module.eval()
-            elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
-                module.dropout = 0.0
-        return model
-
-    def _fresh(self, nudge: bool) -> nn.Module:
+    def _fresh(self, nudge: bool = False) -> nn.Module:
         """A copy in the precision asked for, its weights nudged or not."""
         model = copy.deepcopy(self.model).to(self.dtype)
         if nudge:
             with torch.no_grad():
                 for each in (*model.parameters(), *model.buffers()):
                     if each.is_floating_point():
-                        each.copy_(torch.from_numpy(nudged(_array(each))))
+                        each.copy_(torch.from_numpy(nudged(_view(each))))
         return model
 
     def _gradients(self, model: nn.Module) -> Arrays:
-        """By every trained parameter; zero where none reaches it."""
+        """By every trained parameter, its own memory; zero where none reaches it."""
         state = model.state_dict(keep_vars=True)
-        return {name: _array(_gradient(state[name])) for name in self.trained}
+        return {name: _view(_gradient(state[name])) for name in self.trained}
 
     def _weights(self, model: nn.Module) -> Arrays:
         state = model.state_dict(keep_vars=True)
@@ -246,6 +234,16 @@ class _Recorder:
         return self._back
 
 
+def _training(model: nn.Module) -> nn.Module:
+    """In training mode, but for what drops."""
+    for module in model.train().modules():
+        if layers.of_module(module) is kinds.dropout:
+            module.eval()
+        elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+            module.dropout = 0.0
+    return model
+
+
 def _under(prefix: str, values: Mapping[str, np.ndarray]) -> Arrays:
     return {f"{prefix}/{name}": value for name, value in values.items()}
 
@@ -255,10 +253,15 @@ def _gradient(value: Tensor) -> Tensor:
 
 
 def _array(value: Tensor) -> np.ndarray:
-    """A copy. NumPy has no bfloat16: it comes as float32, which holds it exactly."""
+    """A copy."""
+    return _view(value).copy()
+
+
+def _view(value: Tensor) -> np.ndarray:
+    """NumPy has no bfloat16: it comes as float32, which holds it exactly."""
     value = value.detach()
     array: np.ndarray = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    return array.copy()
+    return array
 
 
 def _arrays(path: str, prefix: str) -> Arrays:

@@ -1,6 +1,6 @@
 """The levels of `parity.check`: two traces compared, tensor by tensor, in PyTorch's layout.
 
-Every tolerance is measured: how far each side is from itself when its inputs and its weights are
+Every tolerance is measured: how far each side is from itself when its inputs and weights are
 nudged by one unit in the last place. A faithful twin sums in another order, which disturbs more
 than a nudge does, by up to the root of the number of terms; a fault is many orders of magnitude
 larger in float64. So the factor there is generous and costs nothing.
@@ -45,7 +45,10 @@ class Weights:
 
 
 class Comparison:
-    """Two traces of one precision, every tensor compared once."""
+    """Two traces of one precision, every tensor compared once.
+
+    `forced` is PyTorch's trace on Keras' numbers, once there is one: it places differences.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,8 @@ class Comparison:
         self.rtol, self.atol = rtol, atol
         self.precision = torch.precision
         self.eps, self.factor = EPS[self.precision], FACTOR[self.precision]
+        self.forced: Trace | None = None
+        self._last: dict[str, Tensors] = {}
 
     @cached_property
     def forward(self) -> dict[str, Measurement]:
@@ -75,32 +80,40 @@ class Comparison:
     def upstream(self) -> dict[str, Measurement]:
         return self._nodes("upstream", "upstream")
 
-    @cached_property
-    def forced(self) -> dict[str, Measurement]:
+    def forced_outputs(self) -> dict[str, Measurement]:
         """By Keras node: PyTorch's own output where all that goes in is Keras'."""
-        return self._nodes("training", "forced/training")
+        return self._nodes("training", "forced/training", self.forced)
 
-    @cached_property
     def forced_upstream(self) -> dict[str, Measurement]:
         """By Keras node: what its readers hand back where all that they get is Keras'."""
-        return self._nodes("upstream", "forced/upstream")
+        return self._nodes("upstream", "forced/upstream", self.forced)
 
-    def parameters(self, prefix: str, forced: bool = False) -> dict[str, Measurement]:
+    def parameters(self, prefix: str, forced: Trace | None = None) -> dict[str, Measurement]:
         """By PyTorch's name: `gradient`, `update` or `trajectory`."""
-        ours = self.weights.to_torch(self.keras.under(prefix))
-        theirs = self.torch.under(f"forced/{prefix}" if forced else prefix)
+        ours = self._carried(prefix)
+        torch, below = (forced, f"forced/{prefix}") if forced else (self.torch, prefix)
         compared = {n: v for n, v in ours.items() if n not in self.weights.given}
         largest = max((Tensor.whole(v).scale for v in compared.values()), default=0.0)
         found = {}
-        for name in dict.fromkeys([*ours, *theirs]):
+        for name in dict.fromkeys([*ours, *torch.names(below)]):
             if name in self.weights.given or name.startswith(("input:", "loss")):
                 continue
             if prefix == "gradient" and name in self.weights.buffers:
                 continue
-            a, b = (Tensor.whole(side[name]) if name in side else None for side in (ours, theirs))
+            theirs = torch.tensors.get(f"{below}/{name}")
+            a = Tensor.whole(ours[name]) if name in ours else None
+            b = None if theirs is None else Tensor.whole(theirs)
             floor = self._floor(prefix, a, name)
             found[name] = compare(f"{prefix} {name}", a, b, self._allowed(a, floor, largest))
         return found
+
+    def _carried(self, prefix: str) -> Tensors:
+        """Keras' tensors as PyTorch has them. The last ones are kept: of a large model they are
+        gigabytes, and the forced run is compared with the same gradients again."""
+        if prefix not in self._last:
+            self._last = {}  # before the next are made
+            self._last = {prefix: self.weights.to_torch(self.keras.under(prefix))}
+        return self._last[prefix]
 
     def losses(self) -> Measurement:
         return self._plain("loss", "loss")
@@ -110,19 +123,21 @@ class Comparison:
 
     def inputs(self, axes: Mapping[str, tuple[int, ...] | None]) -> Iterator[Measurement]:
         """The gradients by what the models are given."""
-        for name, value in self.keras.under("gradient").items():
+        for name in self.keras.names("gradient"):
             if name.startswith("input:"):
+                value = self.keras.tensors[f"gradient/{name}"]
                 moved = value if axes.get(name) is None else value.transpose(axes[name])
                 theirs = self.torch.tensors.get(f"gradient/{name}")
                 a, b = Tensor.whole(moved), None if theirs is None else Tensor.whole(theirs)
                 floor = self._floor(f"gradient/{name}", a)
                 yield compare(f"gradient {name}", a, b, self._allowed(a, floor))
 
-    def _nodes(self, ours: str, theirs: str) -> dict[str, Measurement]:
+    def _nodes(self, ours: str, theirs: str, torch: Trace | None = None) -> dict[str, Measurement]:
         found = {}
+        torch = torch or self.torch
         for each in self.matching.matches:
             left = self.keras.tensors.get(f"{ours}/{each.keras.name}")
-            right = self.torch.tensors.get(f"{theirs}/{each.torch.name}")
+            right = torch.tensors.get(f"{theirs}/{each.torch.name}")
             if theirs == "forward" and (left is None or right is None):
                 # Every call of a free run leaves a number: one that did not was not compared.
                 found[each.keras.name] = Measurement(
@@ -225,18 +240,17 @@ def origins(comparison: Comparison) -> list[Origin]:
     """Layers that differ though all that they get is the reference's, in forward order."""
     found: dict[str, Origin] = {}
     partners = comparison.matching.by_keras
-    for name, each in comparison.forced.items():
+    if comparison.forced is None:  # then the first that differs where its inputs agree
+        return list(_first_free(comparison).values())
+    for name, each in comparison.forced_outputs().items():
         if each.verdict == FAIL:
             found[name] = Origin(name, partners[name].torch.name, "forward", _apart(each))
-    if not comparison.forced:  # no forced run: the first that differs where its inputs agree
-        found |= _first_free(comparison)
     owners = comparison.weights.owners
-    forced = comparison.parameters("gradient", forced=True) if comparison.forced else {}
-    for parameter, each in forced.items():
+    for parameter, each in comparison.parameters("gradient", comparison.forced).items():
         layer = owners.get(parameter, parameter)
         if each.verdict == FAIL and layer not in {_layer(partners, n) for n in found}:
             found[parameter] = Origin(layer, parameter, "gradient", _apart(each))
-    for name, each in comparison.forced_upstream.items():
+    for name, each in comparison.forced_upstream().items():
         readers = [m for m in partners.values() if name in m.keras.inputs]
         known = any(m.keras.name in found for m in readers)
         if each.verdict == FAIL and readers and not known:

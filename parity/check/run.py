@@ -8,23 +8,24 @@ memory once. Between them travel files in one folder: `keras/` and `torch/` each
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from parity import transfer
 from parity.check import levels, semantics
 from parity.check.graph import Graph
 from parity.check.matching import Matching, computes, match
 from parity.check.report import CheckReport, Coverage
-from parity.check.sides import Side
+from parity.check.sides import Process, Side
+from parity.check.stored import write_tensors
 from parity.check.trace import Request, Trace, draw_inputs
 from parity.ladder.measure import FAIL, PASS, Allowed, Tensor, compare
 from parity.ladder.results import LevelResult, summarise
-from parity.recording import write_atomically
 from parity.transfer.candidates import Side as Described
 from shared_data.errors import InputError
 
@@ -105,22 +106,40 @@ def check(
         for weighted, side in enumerate(sides)
     )
     first = replace(first, inputs=_given(asked, folder), input_shapes=asked.shapes)
-    observe("describing the Keras model")
-    keras = sides[0].describe(first, folder / "keras")
-    first = replace(first, inputs=str(folder / "keras" / "inputs.npz"))
-    second = replace(second, inputs=_moved_inputs(Path(first.inputs or ""), folder))
-    observe("describing the PyTorch model")
-    torch = sides[1].describe(second, folder / "torch")
+    observe("describing both models")
+    keras, torch = _described(sides, (first, second), folder)
+    inputs = folder / "keras" / "inputs.npz"
+    first = replace(first, inputs=str(inputs))
+    second = replace(second, inputs=_moved_inputs(inputs, folder))
 
     given = transfer.Mapping.read(asked.map) if asked.map else None
     mapping = transfer.find(keras, torch, given, partial=True)
-    held = {side: load_file(folder / side / "weights.safetensors") for side in FRAMEWORKS}
-    job = _Job(sides, asked, folder, keras, torch, held, (first, second), observe)
+    job = _Job(sides, asked, folder, keras, torch, (first, second), observe)
     if mapping.ambiguous:
         observe("telling layers apart by their numbers")
         mapping = transfer.settle(mapping, job.score)
     mapping.write(folder / "map.toml")
     return job.report(mapping)
+
+
+def _described(
+    sides: tuple[Side, Side], requests: tuple[Request, Request], folder: Path
+) -> tuple[Graph, Graph]:
+    """Both graphs. Two processes at a time, where it is known beforehand what the models take."""
+    first, second = requests
+    given = first.inputs
+    if given is None and first.input_shapes:
+        drawn = draw_inputs(first.input_shapes, first.batch, first.seed)
+        given = _write(folder / "drawn.npz", drawn)
+    if given is not None and all(isinstance(side, Process) for side in sides):
+        second = replace(second, inputs=_moved_inputs(Path(given), folder))
+        with ThreadPoolExecutor() as threads:
+            keras = threads.submit(sides[0].describe, first, folder / "keras")
+            torch = threads.submit(sides[1].describe, second, folder / "torch")
+            return keras.result(), torch.result()
+    graph = sides[0].describe(first, folder / "keras")
+    second = replace(second, inputs=_moved_inputs(folder / "keras" / "inputs.npz", folder))
+    return graph, sides[1].describe(second, folder / "torch")
 
 
 class _Job:
@@ -133,19 +152,18 @@ class _Job:
         folder: Path,
         keras: Graph,
         torch: Graph,
-        held: dict[str, Tensors],
         requests: tuple[Request, Request],
         observe: Observer,
     ) -> None:
         self.sides, self.asked, self.folder, self.observe = sides, asked, folder, observe
-        self.keras, self.torch, self.held, self.requests = keras, torch, held, requests
+        self.keras, self.torch, self.requests = keras, torch, requests
 
     def score(self, mapping: transfer.Mapping) -> dict[str, float]:
         """How far apart the outputs of every call are, relative to the largest value."""
         mapping = mapping.settled()
         matching, weights = self._matched(mapping)
-        keras, torch = self._run(mapping, matching, ("forward",))
-        found = levels.Comparison(keras, torch, matching, weights).forward
+        self._send(mapping, [])
+        found = levels.Comparison(*self._run(matching, ("forward",)), matching, weights).forward
         return {
             name: each.relative if each.relative is not None else np.inf
             for name, each in found.items()
@@ -161,13 +179,17 @@ class _Job:
         notes = list(mapping.notes)
         environment: dict[str, Any] = {}
         if RUNS[asked.level]:
-            traces = self._run(mapping, matching, RUNS[asked.level], observe=self.observe)
+            traces = self._run(matching, RUNS[asked.level], observe=self.observe)
             comparison = levels.Comparison(*traces, matching, weights, asked.rtol, asked.atol)
             with np.load(self.requests[0].inputs or "") as given:
                 axes = {name: _moved(value) for name, value in given.items()}
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
             results += levels.levels(comparison, wanted, axes)
-            origins = levels.origins(comparison)
+            if any(each.verdict == FAIL for each in results[2:]):
+                if "loss" in RUNS[asked.level]:
+                    comparison.forced = self._forced(matching)
+                    notes += comparison.forced.notes
+                origins = levels.origins(comparison)
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
             environment = {each.framework: each.environment for each in traces}
         return CheckReport(
@@ -192,7 +214,7 @@ class _Job:
             groups.append(([u.calls for u in ours], [u.calls for u in theirs]))
             owners |= {n: " + ".join(entry.keras) for u in theirs for n in u.names.values()}
         # What PyTorch holds that no number of Keras' goes into: a second bias, a counter.
-        unknown = {p.name: np.full(p.shape, np.nan) for p in self.keras.parameters}
+        unknown = {p.name: _filled(p.shape, np.nan) for p in self.keras.parameters}
         arrived = transfer.to_torch(unknown, mapping, self.keras, self.torch, lost=[])
         given = {name for name, value in arrived.items() if not np.isnan(value).all()}
         given |= {p.name for p in self.torch.parameters} - set(arrived)
@@ -206,7 +228,7 @@ class _Job:
 
     def _to_torch(self, tensors: Mapping[str, np.ndarray], mapping: transfer.Mapping) -> Tensors:
         """Weights or gradients; where Keras has none, such as of a moving mean, zeros."""
-        known = {p.name: np.zeros(p.shape) for p in self.keras.parameters}
+        known = {p.name: _filled(p.shape, 0) for p in self.keras.parameters}
         strange = [n for n in tensors if n not in known and not n.startswith(("input:", "loss"))]
         if strange:
             raise InputError(
@@ -218,13 +240,11 @@ class _Job:
 
     def _run(
         self,
-        mapping: transfer.Mapping,
         matching: Matching,
         wanted: tuple[str, ...],
         observe: Observer = lambda said: None,
     ) -> tuple[Trace, Trace]:
-        """Both traces, Keras' first: PyTorch's forced run needs its numbers."""
-        loaded = self._loaded(mapping)
+        """Both traces, one after the other. Weights were sent."""
         targets = self._targets(matching)
         traces: list[Trace] = []
         for side, request, target in zip(self.sides, self.requests, targets, strict=True):
@@ -232,33 +252,51 @@ class _Job:
             observe(f"running the {'Keras' if name == 'keras' else 'PyTorch'} model")
             request = replace(
                 request,
-                weights=str(loaded[name]),
+                weights=str(self._weights(name)),
                 targets=_write(self.folder / name / "targets.npz", target),
                 levels=wanted,
-                reference=str(self.folder / "keras") if traces else None,
-                pairs=tuple(each.pair for each in matching.matches) if traces else (),
             )
             traces.append(side.trace(request, self.folder / name))
         return traces[0], traces[1]
 
-    def _loaded(self, mapping: transfer.Mapping) -> dict[str, Path]:
-        """The weights that each side runs with."""
-        loaded = {each: self.folder / each / "weights.safetensors" for each in FRAMEWORKS}
+    def _forced(self, matching: Matching) -> Trace:
+        """PyTorch's run on Keras' numbers, layer by layer."""
+        self.observe("running each PyTorch layer on Keras' numbers")
+        folder = self.folder / "torch-forced"
+        folder.mkdir(exist_ok=True)
+        self.torch.write(folder / "graph.json")
+        request = replace(
+            self.requests[1],
+            weights=str(self._weights("torch")),
+            targets=str(self.folder / "torch" / "targets.npz"),
+            reference=str(self.folder / "keras"),
+            pairs=tuple(each.pair for each in matching.matches),
+        )
+        return self.sides[1].trace(request, folder)
+
+    def _send(self, mapping: transfer.Mapping, lost: list[str]) -> Tensors:
+        """Weights from the source in the target's terms, also in a file for it to run with."""
+        source, target = self._ends
+        sent, start = self._held(source), self._held(target)
+        carry = transfer.to_torch if target == "torch" else transfer.to_keras
+        moved = carry(sent, mapping, self.keras, self.torch, start=start, lost=lost)
         if self.asked.direction:
-            source, _, target = self.asked.direction.partition("-to-")
-            carry = transfer.to_torch if target == "torch" else transfer.to_keras
-            moved = carry(
-                self.held[source],
-                mapping,
-                self.keras,
-                self.torch,
-                cast="model",
-                start=self.held[target],
-                lost=[],
-            )
-            loaded[target] = self.folder / target / "transferred.safetensors"
-            write_atomically(loaded[target], save(_contiguous({**self.held[target], **moved})))
-        return loaded
+            write_tensors(self._weights(target), {**start, **moved})
+        return moved
+
+    def _held(self, side: str) -> Tensors:
+        """A side's own weights, read anew: of a large model they need not stay in memory."""
+        return load_file(self.folder / side / "weights.safetensors")
+
+    def _weights(self, side: str) -> Path:
+        """What a side runs with: its own, or what was sent to it."""
+        sent_to = self.asked.direction and side == self._ends[1]
+        return self.folder / side / f"{'transferred' if sent_to else 'weights'}.safetensors"
+
+    @property
+    def _ends(self) -> tuple[str, str]:
+        source, _, target = (self.asked.direction or "keras-to-torch").partition("-to-")
+        return source, target
 
     def _targets(self, matching: Matching) -> list[Tensors]:
         """What the loss compares with, standard normal, each side's in its own layout."""
@@ -289,19 +327,17 @@ class _Job:
         bits = Allowed(0.0, "bits: weights are copied and permuted", bits=True)
         lost: list[str] = []
         graphs = (self.keras, self.torch)
-        source, _, target = (self.asked.direction or "keras-to-torch").partition("-to-")
-        carry, back = transfer.to_torch, transfer.to_keras
-        if source == "torch":
-            carry, back = back, carry
-        moved = carry(self.held[source], mapping, *graphs, start=self.held[target], lost=lost)
+        source, target = self._ends
+        moved = self._send(mapping, lost)
+        sent, start = self._held(source), self._held(target)
         if self.asked.direction:
-            arrived = {**self.held[target], **moved}
-            returned = back(arrived, mapping, *graphs, start=self.held[source], lost=lost)
+            back = transfer.to_keras if target == "torch" else transfer.to_torch
+            returned = back({**start, **moved}, mapping, *graphs, start=sent, lost=lost)
             pairs: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-                name: (self.held[source][name], value) for name, value in returned.items()
+                name: (sent[name], value) for name, value in returned.items()
             }
         else:
-            pairs = {n: (v, self.held["torch"].get(n)) for n, v in moved.items()}
+            pairs = {n: (v, start.get(n)) for n, v in moved.items()}
             pairs = {name: pair for name, pair in pairs.items() if name not in weights.given}
         found = [
             compare(name, Tensor.whole(a), None if b is None else Tensor.whole(b), bits)
@@ -380,8 +416,9 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
     return str(path)
 
 
-def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value, order="C") for name, value in tensors.items()}
+def _filled(shape: tuple[int, ...], value: float) -> np.ndarray:
+    """One number in every place, and in memory once."""
+    return np.broadcast_to(np.array(value, np.float16), shape)
 
 
 def _size(shape: tuple[int, ...]) -> int:

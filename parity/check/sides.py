@@ -32,7 +32,7 @@ class Side(Protocol):
         ...
 
     def trace(self, request: Request, folder: Path) -> Trace:
-        """Leaves `trace.json` and `trace.safetensors` in `folder`."""
+        """Leaves `trace.json` and `trace/` in `folder`."""
         ...
 
 

@@ -1,8 +1,8 @@
 """What a wing says of a run of a model: every number that the levels compare.
 
-`trace.json` and `trace.safetensors` in a folder. Tensors are in the framework's own names and
-layouts, in the precision of the run; `<node>` and `<parameter>` as the wing's `graph.Graph` has
-them:
+`trace.json` and `trace/` in a folder (`parity.check.stored`). Tensors are in the framework's own
+names and layouts, in the precision of the run; `<node>` and `<parameter>` as the wing's
+`graph.Graph` has them:
 
     forward/<node>        its output in inference mode, batch first as the model has it
     training/<node>       its output in training mode: statistics of the batch; dropout switched off
@@ -14,7 +14,7 @@ them:
     trajectory/loss       (steps,): the loss before each step
     trajectory/<parameter>  every parameter and buffer after the last step
 
-With a reference, the other side's folder and the pairs of nodes, PyTorch also runs *forced*: every
+With a reference, the other side's folder and the pairs of nodes, PyTorch runs *forced*: every
 node that has a partner gives on the reference's output instead of its own, and gets the reference's
 upstream gradient instead of what came back, so that each shows its own difference alone:
 
@@ -22,8 +22,9 @@ upstream gradient instead of what came back, so that each shows its own differen
     forced/upstream/<node>  the gradient that its readers hand back, theirs being the reference's
     forced/gradient/<parameter>
 
-`floors` holds for the name of each tensor how far the side is from itself (largest absolute
-difference) when its inputs, and again when its weights, are nudged by one unit in the last place.
+`floors` holds for the name of each tensor but the forced ones how far the side is from itself
+(largest absolute difference) when its inputs and its weights are nudged by one unit in the last
+place.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
+from parity.check.stored import Growing, Stored
 from parity.recording import write_atomically
 from shared_data.errors import InputError
 
 SCHEMA = 1
 STEPS = 3  # of the trajectory
+BLOCK = 1 << 18  # elements, which a processor's cache holds
 
 
 @dataclass(frozen=True)
@@ -107,19 +108,38 @@ class Request:
 
 @dataclass
 class Trace:
-    """The numbers of one side, see above; `environment` says where they were computed."""
+    """The numbers of one side, see above; `environment` says where they were computed.
+
+    `tensors` are in memory, or (`Trace.begin`, `Trace.read`) in files.
+    """
 
     framework: str
     precision: str
-    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    tensors: dict[str, np.ndarray] | Stored = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what could not be run, and why
 
-    def under(self, prefix: str) -> dict[str, np.ndarray]:
-        """The tensors below `prefix/`, by the rest of their names."""
+    @classmethod
+    def begin(cls, framework: str, precision: str, folder: Path) -> Trace:
+        """An empty trace that keeps its tensors in `folder`; what another left there is void."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "trace.json").unlink(missing_ok=True)
+        return cls(framework, precision, Growing(folder / "trace"))
+
+    def names(self, prefix: str) -> list[str]:
+        """What stands below `prefix/`: the rest of its names."""
         start = prefix + "/"
-        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+        return [name.removeprefix(start) for name in self.tensors if name.startswith(start)]
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        """The tensors below `prefix/`, by the rest of their names, all in memory."""
+        return {name: self.tensors[f"{prefix}/{name}"] for name in self.names(prefix)}
+
+    def keep(self, part: Mapping[str, np.ndarray]) -> None:
+        """Take in a part of the run."""
+        assert isinstance(self.tensors, dict | Growing)
+        self.tensors.update(part)
 
     def keep_floor(self, other: Mapping[str, np.ndarray]) -> None:
         """Take in a nudged run: `other` holds its tensors under the same names."""
@@ -127,16 +147,19 @@ class Trace:
             own = self.tensors.get(name)
             if own is None or own.shape != value.shape or not own.size:
                 continue
-            apart = np.abs(own.astype(np.float64) - value.astype(np.float64)).max()
-            self.floors[name] = max(self.floors.get(name, 0.0), float(apart))
+            self.floors[name] = _apart(own.reshape(-1), value.reshape(-1))
 
     def write(self, folder: Path) -> None:
         """`trace.json` last: where it stands, all of it stands."""
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: np.asarray(value, order="C") for name, value in self.tensors.items()}
-        write_atomically(folder / "trace.safetensors", save(tensors))
+        tensors = self.tensors
+        if not isinstance(tensors, Growing):
+            made = Trace.begin(self.framework, self.precision, folder)
+            made.keep(tensors)
+            tensors = made.tensors
+            assert isinstance(tensors, Growing)
+        tensors.close()
         facts = {key: value for key, value in vars(self).items() if key != "tensors"}
-        text = json.dumps({"schema": SCHEMA, "order": list(self.tensors), **facts}, indent=1)
+        text = json.dumps({"schema": SCHEMA, **facts}, indent=1)
         write_atomically(folder / "trace.json", text.encode() + b"\n")
 
     @classmethod
@@ -144,21 +167,29 @@ class Trace:
         """Raises `InputError` where a file is missing, damaged or of another schema."""
         try:
             facts = json.loads((folder / "trace.json").read_text())
-            tensors = load_file(folder / "trace.safetensors")
             if facts.pop("schema") != SCHEMA:
                 raise ValueError(f"it is not of schema {SCHEMA}")
-            order = facts.pop("order")
-            return cls(**facts, tensors={name: tensors[name] for name in order})
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            return cls(**facts, tensors=Stored(folder / "trace"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder} holds no complete trace: {error}") from None
 
 
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    """Their largest difference, block by block: a large tensor is not doubled for it."""
+    starts = range(0, one.size, BLOCK)
+    parts = ((one[at : at + BLOCK], other[at : at + BLOCK]) for at in starts)
+    return max(float(np.abs(np.subtract(a, b, dtype=np.float64)).max()) for a, b in parts)
+
+
 def nudged(value: np.ndarray) -> np.ndarray:
-    """Every element one unit in the last place away from zero; zeros and integers stay."""
+    """Every element one unit in the last place away from zero; zeros and integers stay, and what is
+    not finite."""
     if value.dtype.kind != "f":
         return value
-    away = np.nextafter(value, np.copysign(np.array(np.inf, value.dtype), value))
-    return np.where(value == 0, value, away)
+    # The bits of a floating number, read as an integer, count its magnitude up.
+    bits = np.array(value, order="C").view(f"i{value.itemsize}")
+    bits += (value != 0) & np.isfinite(value)
+    return bits.view(value.dtype)
 
 
 def draw_inputs(

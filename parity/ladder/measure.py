@@ -34,6 +34,11 @@ class Tensor:
     @property
     def scale(self) -> float:
         """The largest finite absolute value that was kept; 0 where there is none."""
+        if not self.values.size:
+            return 0.0
+        low, high = float(self.values.min()), float(self.values.max())
+        if np.isfinite(low) and np.isfinite(high):  # NaN goes through both
+            return max(abs(low), abs(high))
         finite = self.values[np.isfinite(self.values)]
         return float(np.abs(finite).max(initial=0))
 
@@ -119,8 +124,9 @@ def compare(name: str, left: Tensor | None, right: Tensor | None, allowed: Allow
     if not a.size:
         return Measurement(name, FAIL, allowed.reason, "no element in common", allowed.optional)
     with np.errstate(over="ignore"):  # an infinite difference is beyond every tolerance
-        apart = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    tolerance = np.broadcast_to(np.nan if allowed.value is None else allowed.value, apart.shape)
+        apart = a.astype(np.float64, copy=False) - b.astype(np.float64, copy=False)
+        np.abs(apart, out=apart)
+    tolerance = np.asarray(np.nan if allowed.value is None else allowed.value)
     worst = _worst(apart, tolerance)
     if allowed.bits and (differing := _bits_differ(a, b)).any():
         worst = int(np.argmax(np.where(differing, apart, -1)))
@@ -140,7 +146,9 @@ def compare(name: str, left: Tensor | None, right: Tensor | None, allowed: Allow
         index=tuple(map(int, np.unravel_index(flat, left.shape))),
         left=float(a[worst]),
         right=float(b[worst]),
-        tolerance=None if allowed.value is None else float(tolerance[worst]),
+        tolerance=None
+        if allowed.value is None
+        else float(np.broadcast_to(tolerance, a.shape)[worst]),
     )
 
 
@@ -202,8 +210,8 @@ def _problem(left: Tensor | None, right: Tensor | None) -> str:
 
 
 def _worst(apart: np.ndarray, tolerance: np.ndarray) -> int:
-    """The element whose difference is the largest part of its tolerance."""
-    if tolerance[0] == tolerance.min() == tolerance.max() or np.isnan(tolerance).any():
+    """The element whose difference is the largest part of its tolerance: one, or one each."""
+    if tolerance.min() == tolerance.max() or np.isnan(tolerance).any():
         return int(np.argmax(apart))
     with np.errstate(divide="ignore", invalid="ignore"):
         return int(np.argmax(np.where(apart == 0, 0, apart / tolerance)))

@@ -213,7 +213,7 @@ def _finished(
         if each.name in made:
             value = made[each.name]
             if cast and value.dtype.kind == "f":
-                value = value.astype(each.dtype if cast == "model" else cast)
+                value = value.astype(each.dtype if cast == "model" else cast, copy=False)
         elif each.name in state:
             value = start.get(each.name, np.zeros(each.shape, each.dtype))
         else:
