@@ -1,7 +1,7 @@
-"""`python -m tests.zoo [NAME…] --out results/zoo`: check the small pairs, keep what came out.
+"""`python -m tests.zoo [NAME…] [--published] --out results/zoo`: check pairs, keep what came out.
 
-All in this process, so that each framework is loaded once; the published pairs, which are large,
-are for `python -m parity.check`.
+The small pairs run in this process, so that each framework is loaded once; the published ones,
+which are large, by `python -m parity.check`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +26,76 @@ from tests import zoo
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
-    small = {pair.name: pair for pair in (*zoo.FAITHFUL, *zoo.MISTAKEN)}
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all small pairs")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
+    parser.add_argument("--published", action="store_true", help="those instead of the small ones")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    unknown = [name for name in options.names if name not in small]
+    chosen = zoo.PUBLISHED if options.published else (*zoo.FAITHFUL, *zoo.MISTAKEN)
+    known = {pair.name: pair for pair in chosen}
+    unknown = [name for name in options.names if name not in known]
     if unknown:
-        parser.error(f"no small pair {unknown[0]!r}: there are {', '.join(small)}")
+        parser.error(f"no such pair {unknown[0]!r}: there are {', '.join(known)}")
     # Nothing here needs triton, whose LLVM ends a process that has TensorFlow loaded.
     sys.modules["triton"] = None  # type: ignore[assignment]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = [_row(small[name]) for name in options.names or small]
+    check = _published if options.published else _small
+    rows = [check(known[name]) for name in options.names or known]
     environments = [row.pop("environment") for row in rows]
     text = json.dumps({"schema": 1, "environment": environments[0], "pairs": rows}, indent=1)
-    write_atomically(options.out / "zoo.json", text.encode() + b"\n")
-    write_atomically(options.out / "zoo.md", _page(rows).encode())
+    name = "published" if options.published else "zoo"
+    write_atomically(options.out / f"{name}.json", text.encode() + b"\n")
+    write_atomically(options.out / f"{name}.md", _page(rows).encode())
     return 0 if all(row["verdict"] == row["expected"] for row in rows) else 1
 
 
-def _row(pair: zoo.Pair) -> dict[str, Any]:
+def _small(pair: zoo.Pair) -> dict[str, Any]:
     from tests.zoo import keras_models, torch_models
 
     builders = getattr(keras_models, pair.keras), getattr(torch_models, pair.torch)
-    report = pairs.check(*builders, inputs(pair), level="trajectory")
-    first, origin = report.first_failure, next(iter(report.origins), None)
-    print(f"{pair.name}: {report.verdict}", file=sys.stderr)
+    return _row(pair, pairs.check(*builders, inputs(pair), level="trajectory").to_dict())
+
+
+def _published(pair: zoo.Pair) -> dict[str, Any]:
+    """As a user would, with the seconds and the memory of the largest of its processes."""
+    large = pair.torch.startswith("vgg")  # 138 million parameters
+    options = ["--batch", "1", "--level", "gradient"] if large else []
+    shapes = [f"--input-shape={','.join(map(str, shape))}" for shape in pair.shapes]
+    command = [sys.executable, "-m", "parity.check", pair.keras_spec, pair.torch_spec]
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "said"
+        with out.open("wb") as file:
+            process = subprocess.Popen([*command, *shapes, *options, "--json"], stdout=file)
+            _, _, used = os.wait4(process.pid, 0)
+        report = json.loads(out.read_text())
+    row = _row(pair, report)
     return {
-        "pair": pair.name,
-        "verdict": report.verdict,
-        "expected": pair.verdict,
-        "level": first.level if first else "",
-        "origin": f"{origin.keras} / {origin.torch}" if origin else "",
-        "apart": first.measured if first else None,
-        "differs": "; ".join(pair.differs),
-        "environment": report.environment,
+        **row,
+        "seconds": time.monotonic() - begun,
+        "peak_bytes": used.ru_maxrss * 1024,
+        "load_average": os.getloadavg()[0],
     }
+
+
+def _row(pair: zoo.Pair, report: dict[str, Any]) -> dict[str, Any]:
+    first = next((each for each in report["levels"] if each["verdict"] == "fail"), None)
+    origin = report["first_origin"]
+    row = {
+        "pair": pair.name,
+        "verdict": report["verdict"],
+        "expected": pair.verdict,
+        "level": first["level"] if first else "",
+        "levels": {each["level"]: each["verdict"] for each in report["levels"]},
+        "origin": f"{origin['keras']} / {origin['torch']}" if origin else "",
+        "apart": first["measured"] if first else None,
+        "differs": "; ".join(pair.differs),
+        "declared": [each["text"] for each in report["semantics"]],
+        "coverage": report["coverage"],
+        "environment": report["environment"],
+    }
+    print(f"{pair.name}: {row['verdict']} {row['level']} {row['origin']}", file=sys.stderr)
+    return row
 
 
 def inputs(pair: zoo.Pair, batch: int = 4) -> list[np.ndarray]:
