@@ -151,7 +151,7 @@ OPERATIONS: dict[str, Rule] = {
     "Multiply": plain("multiply"),
     "Concatenate": concatenate,
     "Mean": reduced("mean", "global_average_pool"),
-    "Max": reduced("other:max", "global_max_pool"),
+    "Max": reduced("max", "global_max_pool"),
     "Pad": pad_operation,
     **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims", "Ravel"), reshape),
     **dict.fromkeys(("Transpose", "Swapaxes", "Moveaxis"), plain("permute")),

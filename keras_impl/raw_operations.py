@@ -27,7 +27,8 @@ KINDS = {
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2"), "other:matmul"),
     **dict.fromkeys(("StridedSlice", "Slice", "GatherV2", "ResourceGather", *PIECES), "select"),
     **{"Sub": "subtract", "Mul": "multiply", "ConcatV2": "concatenate", "Pack": "other:stack"},
-    **{"Transpose": "permute", "Mean": "mean", "Pow": "other:power", "Softmax": "softmax"},
+    **{"Transpose": "permute", "Mean": "mean", "Max": "max", "Softmax": "softmax"},
+    "Pow": "other:power",
     **{name: name.lower() for name in ("Relu", "Relu6", "Selu", "Sigmoid", "Tanh", "Softplus")},
 }
 

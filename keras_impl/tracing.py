@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_impl import optimizers
 from keras_impl.exact import precision
+from keras_impl.failures import attempt
 from keras_impl.graph import drawn, fitted, precision_of, run, to_tensors
 from keras_impl.kinds import is_unit
 from keras_impl.parameters import named, own, settle, values
@@ -136,8 +137,11 @@ class _Side:
             given = keras.tree.flatten(result)
             loss = self.loss(given)  # type: ignore[misc]
         between = {n: each for n, each in outputs.items() if each is not None and floating(each)}
-        gradients = tape.gradient(
-            loss, [[each.value for each in weights], sources, list(between.values())]
+        by = [[each.value for each in weights], sources, list(between.values())]
+        gradients = attempt(
+            lambda: tape.gradient(loss, by),
+            f"{self.model.name}: TensorFlow finds no gradients",
+            "Ask for the level forward alone.",
         )
         by_weights, by_sources, upstream = (
             [None if each is None else tf.convert_to_tensor(each) for each in part]

@@ -163,7 +163,7 @@ def _mean(given: Any, x: Tensor, y: Tensor) -> Kind:
 def _largest(given: Any, x: Tensor, y: Tensor) -> Kind:
     dims = _dims(given.dim, x.ndim)
     spatial = x.ndim >= 4 and dims == list(range(2, x.ndim))
-    return ("global_max_pool", {}) if spatial else ("other:amax", {"axes": dims})
+    return ("global_max_pool", {}) if spatial else ("max", {"axes": dims})
 
 
 def _dims(dim: Any, ndim: int) -> list[int]:

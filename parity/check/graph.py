@@ -12,7 +12,7 @@ Kinds:
                       softmax softplus
     pooling           max_pool average_pool global_max_pool global_average_pool
     others            flatten reshape permute pad upsample add subtract multiply concatenate dropout
-                      rescale identity select (an index or a slice) mean
+                      rescale identity select (an index or a slice) mean max
     unknown           `other:` and the name of the class or function
 
 Settings, where a kind has them; lists run over the spatial directions:

@@ -9,7 +9,7 @@ larger in float64. So the factor there is generous and costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,7 @@ from parity.ladder.results import LevelResult, abstain, summarise
 from parity.ladder.tolerances import EPS
 
 FACTOR = {"float64": 1000.0, "float32": 32.0}  # times the noise floor
+SURE = 32.0  # a faithful twin is rarely further off than this
 # A tolerance from here on, relative to the tensor, would pass what is wrong: then undecided.
 HOLLOW = {"float64": 1e-4, "float32": 0.1}
 Tensors = dict[str, np.ndarray]
@@ -87,6 +88,21 @@ class Comparison:
     def forced_upstream(self) -> dict[str, Measurement]:
         """By Keras node: what its readers hand back where all that they get is Keras'."""
         return self._nodes("upstream", "forced/upstream", self.forced)
+
+    @cached_property
+    def gradients(self) -> dict[str, Measurement]:
+        """By PyTorch's name."""
+        return self.parameters("gradient")
+
+    def moved(self, prefix: str) -> dict[str, Measurement]:
+        """By PyTorch's name, after steps: `update` or `trajectory`. Where a gradient is rounding
+        alone, Adam makes whole steps of it, in any direction: then nothing needs to be decided."""
+        rounding = {name for name, each in self.gradients.items() if each.optional}
+        found = self.parameters(prefix)
+        return {
+            name: replace(each, optional=True) if name in rounding else each
+            for name, each in found.items()
+        }
 
     def parameters(self, prefix: str, forced: Trace | None = None) -> dict[str, Measurement]:
         """By PyTorch's name: `gradient`, `update` or `trajectory`."""
@@ -179,18 +195,23 @@ class Comparison:
 
     def _allowed(self, reference: Tensor | None, floor: float, largest: float = 0.0) -> Allowed:
         """`largest` is the scale of the largest tensor of its kind: beside it, one of rounding
-        alone (the gradient of a bias before a batch norm) need not decide anything."""
+        alone (the gradient of a bias before a batch norm) need not decide anything. It is small
+        beside the others, and a nudge changes it by as much as there is of it."""
         scale = reference.scale if reference else 0.0
         if self.rtol is not None or self.atol is not None:
             rtol, atol = self.rtol or 0.0, self.atol or 0.0
             return Allowed(atol + rtol * scale, f"atol {atol:g} + rtol {rtol:g} x {scale:.2g}")
-        least = self.eps * scale
-        value = self.factor * max(floor, least)
+        noise, limit = max(floor, self.eps * scale), HOLLOW[self.precision] * scale or np.inf
+        value, factor = self.factor * noise, self.factor
+        if SURE * noise < limit <= value:  # the generous factor alone would leave it undecided
+            factor = 0.99 * limit / noise
+        alone = floor >= scale / 10 and scale <= self.eps**0.5 * largest
         return Allowed(
-            value,
-            f"{self.factor:g} x noise floor {max(floor, least):.1e}",
-            limit=HOLLOW[self.precision] * scale or np.inf,
-            optional=scale <= self.eps * largest,
+            factor * noise,
+            f"{factor:.3g} x noise floor {noise:.1e}",
+            limit=limit,
+            undecided_to=value,
+            optional=alone or scale <= self.eps * largest,
         )
 
 
@@ -203,11 +224,11 @@ def levels(
     if "loss" in asked or "gradient" in asked:
         found.append(_level("loss", precision, [comparison.losses()]))
     if "gradient" in asked:
-        gradients = [*comparison.parameters("gradient").values(), *comparison.inputs(input_axes)]
+        gradients = [*comparison.gradients.values(), *comparison.inputs(input_axes)]
         found.append(_level("gradient", precision, gradients))
     for level in ("update", "trajectory"):
         if level in asked:
-            moved = comparison.parameters(level)
+            moved = comparison.moved(level)
             buffers = [m for name, m in moved.items() if name in comparison.weights.buffers]
             trained = [m for name, m in moved.items() if name not in comparison.weights.buffers]
             if buffers and level == "update":
@@ -236,8 +257,26 @@ class Origin:
     text: str
 
 
-def origins(comparison: Comparison) -> list[Origin]:
-    """Layers that differ though all that they get is the reference's, in forward order."""
+def origins(comparison: Comparison, results: Sequence[LevelResult]) -> list[Origin]:
+    """Layers that differ though all that they get is the reference's, in forward order; where there
+    are none, the parameters that part by training alone."""
+    found = _by_numbers(comparison)
+    if found:
+        return found
+    owners = comparison.weights.owners
+    for level in results:
+        apart = [each for each in level.tensors if each.verdict == FAIL]
+        if level.verdict == FAIL and level.level in ("buffers", "update", "trajectory"):
+            names = [each.name.partition(" ")[2] for each in apart]
+            return [
+                Origin(owners.get(name, name), name, level.level, _apart(each))
+                for name, each in zip(names, apart, strict=True)
+                if name in owners
+            ]
+    return []
+
+
+def _by_numbers(comparison: Comparison) -> list[Origin]:
     found: dict[str, Origin] = {}
     partners = comparison.matching.by_keras
     if comparison.forced is None:  # then the first that differs where its inputs agree

@@ -20,7 +20,7 @@ ACTIVATIONS = (
     *("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu"),
     *("hard_sigmoid", "sigmoid", "tanh", "softmax", "softplus"),
 )
-POOLS = ("max_pool", "average_pool", "global_max_pool", "global_average_pool", "mean")
+POOLS = ("max_pool", "average_pool", "global_max_pool", "global_average_pool", "mean", "max")
 # What may stand for each other: a mistake of these is one of a kind, to be placed by its numbers.
 FAMILIES = (ACTIVATIONS, POOLS, ("add", "subtract"), ("rescale", "multiply"))
 # They give out what they get, in another order or with something around it.

@@ -189,7 +189,7 @@ class _Job:
                 if "loss" in RUNS[asked.level]:
                     comparison.forced = self._forced(matching)
                     notes += comparison.forced.notes
-                origins = levels.origins(comparison)
+                origins = levels.origins(comparison, results)
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
             environment = {each.framework: each.environment for each in traces}
         return CheckReport(

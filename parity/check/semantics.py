@@ -20,6 +20,7 @@ HIDDEN = ("dtype", "trainable")  # overruled or not exercised by the check itsel
 # Kinds that may compute the same; with others it is luck if the numbers at hand agree.
 ALIKE = (
     {"mean", "global_average_pool"},
+    {"max", "global_max_pool"},
     {"average_pool", "global_average_pool"},
     {"max_pool", "global_max_pool"},
     {"rescale", "multiply"},

@@ -18,7 +18,7 @@ from parity.transfer.units import Unit
 MAPS = re.compile(r".*conv|(max|average|global_max|global_average)_pool|upsample|pad$")
 FEATURES = ("dense", "lstm", "gru", "simple_rnn", "embedding", "attention")  # a new last axis
 MERGING = ("flatten", "reshape")
-UNKNOWN = ("select", "mean")
+UNKNOWN = ("select", "mean", "max")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """`python -m tests.zoo [NAME…] [--published] --out results/zoo`: check pairs, keep what came out.
 
 The small pairs run in this process, so that each framework is loaded once; the published ones,
-which are large, by `python -m parity.check`.
+which are large, by `python -m parity.check`. `--random 100` checks that many random twins, and each
+with one random mistake.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
     parser.add_argument("--published", action="store_true", help="those instead of the small ones")
+    parser.add_argument("--random", type=int, metavar="N", help="random twins instead")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     chosen = zoo.PUBLISHED if options.published else (*zoo.FAITHFUL, *zoo.MISTAKEN)
@@ -39,6 +41,8 @@ def main() -> int:
     sys.modules["triton"] = None  # type: ignore[assignment]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.random:
+        return _random(options.random, options.out)
     check = _published if options.published else _small
     rows = [check(known[name]) for name in options.names or known]
     environments = [row.pop("environment") for row in rows]
@@ -96,6 +100,29 @@ def _row(pair: zoo.Pair, report: dict[str, Any]) -> dict[str, Any]:
     }
     print(f"{pair.name}: {row['verdict']} {row['level']} {row['origin']}", file=sys.stderr)
     return row
+
+
+def _random(count: int, out: Path) -> int:
+    from tests.zoo import randoms
+
+    rows = randoms.check_all(count)
+    environments = [row.pop("environment") for row in rows]
+    right = [r for r in rows if (r["twin"], r["verdict"], r["placed"]) == ("pass", "fail", True)]
+    totals = {
+        "twins": len(rows),
+        "twins passing every level": sum(row["twin"] == "pass" for row in rows),
+        "mistakes caught": sum(row["verdict"] == "fail" for row in rows),
+        "mistakes placed": sum(row["placed"] for row in rows),
+        "mistakes placed first": sum(row["first"] for row in rows),
+    }
+    values = {"schema": 1, "environment": environments[0], "totals": totals, "twins": rows}
+    write_atomically(out / "random.json", json.dumps(values, indent=1).encode() + b"\n")
+    keys = ["number", "twin", "fault", "verdict", "level", "placed", "first"]
+    lines = markdown_table(keys, [[str(row[key]) for key in keys] for row in rows], left=7)
+    summary = "".join(f"- {name}: {value}\n" for name, value in totals.items())
+    write_atomically(out / "random.md", (summary + "\n" + "\n".join(lines) + "\n").encode())
+    print(summary, end="")
+    return 0 if len(right) == len(rows) else 1
 
 
 def inputs(pair: zoo.Pair, batch: int = 4) -> list[np.ndarray]:
