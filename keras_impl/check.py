@@ -60,6 +60,15 @@ def _work(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
+def built(build: Callable[[], keras.Model]) -> keras.Model:
+    """What a function builds, with the same automatic names every time; those of the process go on
+    counting where they were."""
+    from keras_impl.loading import automatic_names
+
+    with automatic_names():
+        return build()
+
+
 def describe(model: keras.Model, request: Request, out: Path) -> None:
     """Write what the model is, its weights, and the batch that it was run on, into `out`."""
     import numpy as np

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,11 @@ def _work(options: argparse.Namespace, arguments: list[str]) -> int:
     if not options.describe:
         trace(model, request, options.out)
     return 0
+
+
+def built(build: Callable[[], nn.Module]) -> nn.Module:
+    """What a function builds. Its twin is in `keras_impl/check.py`."""
+    return build()
 
 
 def describe(model: nn.Module, request: Request, out: Path) -> None:

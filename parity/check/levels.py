@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.check.matching import Match, Matching
-from parity.check.trace import Trace
+from parity.check.trace import STEPS, Trace
 from parity.ladder.measure import ABSTAIN, FAIL, PASS, Allowed, Measurement, Tensor, compare
 from parity.ladder.results import LevelResult, abstain, summarise
 from parity.ladder.tolerances import EPS
@@ -24,6 +24,7 @@ FACTOR = {"float64": 1000.0, "float32": 32.0}  # times the noise floor
 SURE = 32.0  # a faithful twin is rarely further off than this
 # A tolerance from here on, relative to the tensor, would pass what is wrong: then undecided.
 HOLLOW = {"float64": 1e-4, "float32": 0.1}
+STEPPING = {"update": 1, "trajectory": STEPS}  # how many steps lie behind them
 Tensors = dict[str, np.ndarray]
 
 
@@ -48,7 +49,9 @@ class Weights:
 class Comparison:
     """Two traces of one precision, every tensor compared once.
 
-    `forced` is PyTorch's trace on Keras' numbers, once there is one: it places differences.
+    `forced` is PyTorch's trace on Keras' numbers, once there is one: it places differences. `gain`
+    is how far the optimizer's step can carry a difference of gradients of 1: Adam, RMSprop divide
+    what is near zero by their epsilon.
     """
 
     def __init__(
@@ -59,9 +62,10 @@ class Comparison:
         weights: Weights,
         rtol: float | None = None,
         atol: float | None = None,
+        gain: float = 0.0,
     ) -> None:
         self.keras, self.torch, self.matching, self.weights = keras, torch, matching, weights
-        self.rtol, self.atol = rtol, atol
+        self.rtol, self.atol, self.gain = rtol, atol, gain
         self.precision = torch.precision
         self.eps, self.factor = EPS[self.precision], FACTOR[self.precision]
         self.forced: Trace | None = None
@@ -120,6 +124,8 @@ class Comparison:
             a = Tensor.whole(ours[name]) if name in ours else None
             b = None if theirs is None else Tensor.whole(theirs)
             floor = self._floor(prefix, a, name)
+            if prefix in STEPPING:
+                floor = max(floor, STEPPING[prefix] * self.gain * self._floor("gradient", a, name))
             found[name] = compare(f"{prefix} {name}", a, b, self._allowed(a, floor, largest))
         return found
 
@@ -290,7 +296,7 @@ def _by_numbers(comparison: Comparison) -> list[Origin]:
         if each.verdict == FAIL and layer not in {_layer(partners, n) for n in found}:
             found[parameter] = Origin(layer, parameter, "gradient", _apart(each))
     for name, each in comparison.forced_upstream().items():
-        readers = [m for m in partners.values() if name in m.keras.inputs]
+        readers = comparison.matching.readers.get(name, ())
         known = any(m.keras.name in found for m in readers)
         if each.verdict == FAIL and readers and not known:
             first = readers[0]

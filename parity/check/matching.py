@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,12 +77,17 @@ class Match:
 
 @dataclass(frozen=True)
 class Matching:
-    """All matches in Keras' order, and what has no partner though it computes something."""
+    """All matches in Keras' order, and what has no partner though it computes something.
+
+    `readers` has for a Keras node the matches that read it, if they are the same on both sides:
+    only then is what they hand back to it comparable, one by one.
+    """
 
     matches: tuple[Match, ...]
     keras_alone: tuple[Node, ...]
     torch_alone: tuple[Node, ...]
-    by_keras: dict[str, Match] = field(default_factory=dict)
+    by_keras: dict[str, Match]
+    readers: dict[str, tuple[Match, ...]]
 
 
 Calls = Sequence[Sequence[str]]  # of each layer of a group, its nodes
@@ -130,6 +135,7 @@ class _Matcher:
             _alone(self.keras, self.found.keys() | self.inside[0]),
             _alone(self.torch, set(self.found.values()) | self.inside[1]),
             {each.keras.name: each for each in matches},
+            _same_readers(self.keras, self.torch, matches),
         )
 
     def _partner(self, node: Node, taken: set[str]) -> str | None:
@@ -180,6 +186,33 @@ class _Matcher:
             if partner and len(self.ours[name].shape) == rank:
                 return self._axes(self.ours[name], self.theirs[partner])
         return moved if rank == 3 else None
+
+
+def _same_readers(
+    keras: Graph, torch: Graph, matches: Sequence[Match]
+) -> dict[str, tuple[Match, ...]]:
+    ours = _readers(keras, {each.keras.name for each in matches})
+    theirs = _readers(torch, {each.torch.name for each in matches})
+    found = {}
+    for match in matches:
+        named = ours.get(match.keras.name, set())
+        readers = tuple(each for each in matches if each.keras.name in named)
+        partners = {each.torch.name for each in readers}
+        if len(readers) == len(named) and partners == theirs.get(match.torch.name, set()):
+            found[match.keras.name] = readers
+    return found
+
+
+def _readers(graph: Graph, matched: Set[str]) -> dict[str, set[str]]:
+    """By node, the matched nodes that read it, through such as only move numbers about; of what
+    computes something and has no partner, its own name."""
+    found: dict[str, set[str]] = {}
+    for node in reversed(graph.nodes):
+        known = node.name in matched or computes(node)
+        reading = {node.name} if known else found.get(node.name, set())
+        for name in node.inputs:
+            found.setdefault(name, set()).update(reading)
+    return found
 
 
 def _alone(graph: Graph, known: Set[str]) -> tuple[Node, ...]:

@@ -55,9 +55,7 @@ def asserted(keras: Any, torch: Any, inputs: Inputs = None, **options: Any) -> C
 def _side(framework: str, given: Any) -> Side:
     if isinstance(given, str):
         return Process(framework, given)
-    if _is_builder(given):
-        return Live(framework, given(), given)
-    return Live(framework, given)
+    return Live(framework, given, builds=_is_builder(given))
 
 
 def _is_builder(given: Any) -> bool:

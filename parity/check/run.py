@@ -180,7 +180,9 @@ class _Job:
         environment: dict[str, Any] = {}
         if RUNS[asked.level]:
             traces = self._run(matching, RUNS[asked.level], observe=self.observe)
-            comparison = levels.Comparison(*traces, matching, weights, asked.rtol, asked.atol)
+            settings = OPTIMIZERS[asked.optimizer]
+            gain = settings["learning_rate"] / settings.get("epsilon", 1.0)
+            comparison = levels.Comparison(*traces, matching, weights, asked.rtol, asked.atol, gain)
             with np.load(self.requests[0].inputs or "") as given:
                 axes = {name: _moved(value) for name, value in given.items()}
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,16 +80,18 @@ def work(framework: str, command: list[str]) -> None:
 
 
 class Live:
-    """A model in this process. It is left as it was: runs happen on copies, or are undone.
+    """A model in this process, or a function that builds one.
 
-    `build` makes the same model anew, where a function is known that does.
+    A model is left as it was: runs happen on copies, or are undone.
     """
 
-    def __init__(self, framework: str, model: Any, build: Callable[[], Any] | None = None) -> None:
-        self.framework, self._live, self._build = framework, model, build
-        self.model = getattr(model, "name", None) or type(model).__name__
-        let_both_live()
+    def __init__(self, framework: str, given: Any, builds: bool = False) -> None:
+        self.framework = framework
         self._wing = import_module(f"{framework}_impl.check")
+        self._build: Callable[[], Any] | None = partial(self._wing.built, given) if builds else None
+        self._live = self._build() if self._build else given
+        self.model = getattr(self._live, "name", None) or type(self._live).__name__
+        let_both_live()
 
     def describe(self, request: Request, folder: Path) -> Graph:
         folder.mkdir(parents=True, exist_ok=True)
