@@ -7,10 +7,14 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity import cli
 from parity.check import LEVELS, OPTIMIZERS
 from shared_data.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXIT_ABSTAIN = 3
 STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": EXIT_ABSTAIN}
@@ -59,6 +63,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--inputs", type=Path, metavar="FILE.npz", help="a batch, one array per input, in order"
     )
     parser.add_argument(
+        "--labels",
+        metavar="CLASSES",
+        help="classes of the batch, 3,0,1,2 or a .npz of one array per output: the loss is then "
+        "their cross-entropy (default: squared differences from random targets)",
+    )
+    parser.add_argument(
         "--torch-weights",
         type=Path,
         metavar="FILE",
@@ -104,17 +114,19 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
     from parity.check.sides import Process
     from parity.recording import write_atomically
 
+    labels = _labels(options.labels) if options.labels else ()
     sides = (Process("keras", options.keras), Process("torch", options.torch))
     asked = run.Asked(
         level=options.level,
         direction=None if options.no_transfer else options.direction,
         shapes=tuple(options.input_shape or ()),
         inputs=options.inputs,
+        labels=labels,
         torch_weights=options.torch_weights,
         map=options.map,
         optimizer=options.optimizer,
         precision=options.precision,
-        batch=options.batch,
+        batch=len(labels[0]) if labels and not options.inputs else options.batch,
         seed=options.seed,
         threads=options.threads,
     )
@@ -128,6 +140,21 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
     else:
         report.render(found)
     return STATUS[found.verdict]
+
+
+def _labels(text: str) -> tuple[np.ndarray, ...]:
+    """Of the command line, or of a file."""
+    import numpy as np
+
+    try:
+        if not text.endswith(".npz"):
+            return (np.array([int(each) for each in text.split(",")]),)
+        with np.load(text, allow_pickle=False) as found:
+            return tuple(np.atleast_1d(found[name]) for name in found.files)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--labels: cannot read {text}: {error}. Expected whole numbers, 3,0,1,2, or a .npz"
+        ) from None
 
 
 if __name__ == "__main__":

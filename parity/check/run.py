@@ -62,6 +62,9 @@ class Asked:
         direction: which way weights go; None compares what each side holds.
         shapes, inputs: of the inputs as Keras sees them, without the batch; or a `.npz` of them.
             Without either the Keras model says what it takes.
+        labels: classes, integers (batch,), one array per output: the loss is then the cross-entropy
+            with them, of logits or of a softmax's probabilities. Without them it is half the mean
+            squared difference from random targets.
         torch_weights: a file for PyTorch's model.
         map: a `map.toml` to follow.
         rtol, atol: instead of the measured tolerances.
@@ -71,6 +74,7 @@ class Asked:
     direction: str | None = "keras-to-torch"
     shapes: tuple[tuple[int, ...], ...] = ()
     inputs: Path | None = None
+    labels: tuple[np.ndarray, ...] = ()
     torch_weights: Path | None = None
     map: Path | None = None
     optimizer: str = "adam"
@@ -96,6 +100,7 @@ def check(
             weights=str(asked.torch_weights.absolute())
             if weighted and asked.torch_weights
             else None,
+            loss="cross_entropy" if asked.labels else "squared",
             optimizer=asked.optimizer,
             optimizer_settings=OPTIMIZERS[asked.optimizer],
             precision=asked.precision,
@@ -157,6 +162,9 @@ class _Job:
     ) -> None:
         self.sides, self.asked, self.folder, self.observe = sides, asked, folder, observe
         self.keras, self.torch, self.requests = keras, torch, requests
+        with np.load(requests[0].inputs or "") as given:
+            self.batch = len(next(iter(given.values())))
+            self.axes = {name: _moved(value) for name, value in given.items()}
 
     def score(self, mapping: transfer.Mapping) -> dict[str, float]:
         """How far apart the outputs of every call are, relative to the largest value."""
@@ -183,10 +191,8 @@ class _Job:
             settings = OPTIMIZERS[asked.optimizer]
             gain = settings["learning_rate"] / settings.get("epsilon", 1.0)
             comparison = levels.Comparison(*traces, matching, weights, asked.rtol, asked.atol, gain)
-            with np.load(self.requests[0].inputs or "") as given:
-                axes = {name: _moved(value) for name, value in given.items()}
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
-            results += levels.levels(comparison, wanted, axes)
+            results += levels.levels(comparison, wanted, self.axes)
             if any(each.verdict == FAIL for each in results[2:]):
                 if "loss" in RUNS[asked.level]:
                     comparison.forced = self._forced(matching)
@@ -301,15 +307,18 @@ class _Job:
         return source, target
 
     def _targets(self, matching: Matching) -> list[Tensors]:
-        """What the loss compares with, standard normal, each side's in its own layout."""
+        """What the loss compares with: labels, or standard normal in each side's own layout."""
         keras, torch = self.keras, self.torch
         if len(keras.outputs) != len(torch.outputs):
             raise InputError(
                 f"the models give out {len(keras.outputs)} and {len(torch.outputs)} tensors: "
                 "expected as many on both sides. Wrap one to give out what the other does."
             )
+        if self.asked.labels:
+            labels = _labels(self.asked.labels, len(keras.outputs), self.batch)
+            return [labels, labels]
         shapes = tuple(keras.node(name).shape for name in keras.outputs)
-        drawn = draw_inputs(shapes, self.asked.batch, self.asked.seed + 1)
+        drawn = draw_inputs(shapes, self.batch, self.asked.seed + 1)
         ours, theirs = {}, {}
         for at, (name, value) in enumerate(zip(keras.outputs, drawn.values(), strict=True)):
             partner = matching.by_keras.get(name)
@@ -398,6 +407,19 @@ def _given(asked: Asked, folder: Path) -> str | None:
         )
     named = {f"input:{at}": value for at, value in enumerate(values)}
     return _write(folder / "given.npz", named)
+
+
+def _labels(given: tuple[np.ndarray, ...], outputs: int, batch: int) -> Tensors:
+    """Checked for what the wings do not check: how many there are."""
+    if len(given) != outputs:
+        raise InputError(f"--labels: got {len(given)} arrays for {outputs} outputs: give one each")
+    for each in given:
+        if each.shape != (batch,) or each.dtype.kind not in "iu":
+            raise InputError(
+                f"--labels: got {each.dtype} of shape {list(each.shape)}: expected whole numbers, "
+                f"one for each of the {batch} samples of the batch"
+            )
+    return {f"output:{at}": each.astype(np.int64) for at, each in enumerate(given)}
 
 
 def _moved_inputs(keras: Path, folder: Path) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import parity
+from shared_data.errors import InputError
 from tests import zoo
 
 
@@ -30,6 +32,26 @@ def test_a_mistake_is_placed_and_its_cause_named() -> None:
     assert report.verdict == "fail"
     assert any(each.torch.startswith("features.5") for each in report.origins), report.text()
     assert any(each.key == "padding" and each.torch == "features.5" for each in report.findings)
+
+
+def test_labels_make_the_loss_their_cross_entropy() -> None:
+    build_keras, build_torch, (images,) = pair("vgg_small")
+    labels = np.array([2, 0, 1])  # another batch than the usual one
+    options = {"level": "update", "labels": (labels,)}
+    model = build_keras()
+    report = parity.check_pair(model, build_torch, images[:3], **options)
+    assert report.verdict == "pass", report.text()
+    logits = model.predict(images[:3], verbose=0)
+    shifted = logits - logits.max(1, keepdims=True)
+    chosen = shifted[range(3), labels] - np.log(np.exp(shifted).sum(1))
+    loss = next(each for each in report.levels if each.level == "loss").tensors[0]
+    assert loss.left == pytest.approx(-chosen.mean(), rel=1e-5)  # predicted in float32
+
+
+def test_labels_that_do_not_fit_the_batch_are_refused() -> None:
+    build_keras, build_torch, (images,) = pair("vgg_small")
+    with pytest.raises(InputError, match=r"expected whole numbers, one for each of the 4 samples"):
+        parity.check_pair(build_keras, build_torch, images, labels=(np.array([0, 1]),))
 
 
 def test_models_that_hold_other_weights_are_told_apart() -> None:
