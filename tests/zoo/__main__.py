@@ -44,13 +44,17 @@ def main() -> int:
     if options.random:
         return _random(options.random, options.out)
     check = _published if options.published else _small
-    rows = [check(known[name]) for name in options.names or known]
-    environments = [row.pop("environment") for row in rows]
-    text = json.dumps({"schema": 1, "environment": environments[0], "pairs": rows}, indent=1)
-    name = "published" if options.published else "zoo"
-    write_atomically(options.out / f"{name}.json", text.encode() + b"\n")
-    write_atomically(options.out / f"{name}.md", _page(rows).encode())
-    return 0 if all(row["verdict"] == row["expected"] for row in rows) else 1
+    path = options.out / ("published.json" if options.published else "zoo.json")
+    rows = (
+        {row["pair"]: row for row in json.loads(path.read_text())["pairs"]} if path.exists() else {}
+    )
+    for name in options.names or known:
+        rows[name] = check(known[name])
+        kept = [rows[each] for each in known if each in rows]
+        text = json.dumps({"schema": 1, "pairs": kept}, indent=1)
+        write_atomically(path, text.encode() + b"\n")  # a pair takes minutes: none is lost
+        write_atomically(path.with_suffix(".md"), _page(kept).encode())
+    return 0 if all(row["verdict"] == row["expected"] for row in rows.values()) else 1
 
 
 def _small(pair: zoo.Pair) -> dict[str, Any]:
