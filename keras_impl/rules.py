@@ -290,6 +290,11 @@ def plain(kind: str, **names: str) -> Rule:
     return describe
 
 
+def embedding(layer: Any, before: Shape, after: Shape) -> Described:
+    """No row is ever kept from training."""
+    return "embedding", {"padding_idx": None, "mask_zero": bool(layer.mask_zero)}
+
+
 def pool(kind: str) -> Rule:
     def describe(layer: Any, before: Shape, after: Shape) -> Described:
         sizes = spatial(before, layer.data_format)

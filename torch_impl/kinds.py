@@ -94,8 +94,7 @@ def instance_norm(given: Any, x: Tensor, y: Tensor) -> Kind:
 
 
 def embedding(given: Any, x: Tensor, y: Tensor) -> Kind:
-    frozen = given.padding_idx
-    return "embedding", {} if frozen is None else {"padding_idx": frozen}
+    return "embedding", {"padding_idx": given.padding_idx, "mask_zero": False}
 
 
 def recurrent(given: Any, x: Tensor, y: Tensor) -> Kind:

@@ -27,6 +27,8 @@ Settings, where a kind has them; lists run over the spatial directions:
     group_norm
     lstm, gru,        units, layers, bidirectional, reset_after (gru), bias, activation,
     simple_rnn        recurrent_activation, sequences: whether all steps are given out
+    embedding         padding_idx: the row that is not trained, or null; mask_zero: whether what
+                      reads it skips steps of 0
     attention         heads, head_size, bias
     activations       negative_slope (leaky_relu), alpha (elu), approximate: true for GELU by tanh,
                       axis (softmax; counted from the last, channels last: -1)

@@ -181,7 +181,7 @@ class _Job:
         """All levels asked for."""
         asked = self.asked
         matching, weights = self._matched(mapping)
-        found = semantics.findings(self.keras, self.torch, matching)
+        found = semantics.findings(self.keras, self.torch, matching, weights.given)
         results = [_structure(found, matching), self._transferred(mapping, weights)]
         origins: list[levels.Origin] = []
         notes = list(mapping.notes)

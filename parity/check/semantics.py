@@ -7,7 +7,7 @@ the level `structure` fail by itself; the rest explains what the numbers show.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +70,17 @@ class Finding:
         return f"{where}: {key} {_shown(self.left)} against {_shown(self.right)}"
 
 
-def findings(keras: Graph, torch: Graph, matching: Matching) -> list[Finding]:
-    """Everything that differs, in the order of the calls."""
-    return [*_settings(keras, torch, matching), *_alone(matching), *_dropouts(keras, torch)]
+def findings(
+    keras: Graph, torch: Graph, matching: Matching, given: Set[str] = frozenset()
+) -> list[Finding]:
+    """Everything that differs, in the order of the calls. `given` are PyTorch's parameters that no
+    number of Keras' goes into."""
+    return [
+        *_settings(keras, torch, matching),
+        *_alone(matching),
+        *_dropouts(keras, torch),
+        *_spare(torch, given),
+    ]
 
 
 def _settings(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Finding]:
@@ -143,6 +151,15 @@ def _dropouts(keras: Graph, torch: Graph) -> Iterator[Finding]:
         names = ["; ".join(f"{name}" for name, _ in side) for side in sides]
         change = f"give PyTorch dropouts of {rates[0] or 'no rate'} in this order"
         yield Finding(names[0], names[1], "dropout_rates", rates[0], rates[1], FAIL, change, 27)
+
+
+def _spare(torch: Graph, given: Set[str]) -> Iterator[Finding]:
+    """A recurrent layer's second bias: trained, it takes the first one's step a second time."""
+    for each in torch.parameters:
+        if each.name in given and each.trained:
+            change = f"{each.name}: requires_grad_(False), its values at zero"
+            row = _row("lstm.bias") if "bias" in each.role else None
+            yield Finding("", each.layer, each.role, None, "trained", CAUSE, change, row)
 
 
 def _drops(node: Node) -> bool:

@@ -58,3 +58,33 @@ def test_models_that_hold_other_weights_are_told_apart() -> None:
     build_keras, build_torch, inputs = pair("two_inputs")
     with pytest.raises(AssertionError, match="FAIL at the level transfer"):
         parity.assert_transfer_exact(build_keras(), build_torch(), inputs)
+
+
+def test_a_second_bias_that_is_trained_is_named() -> None:
+    build_keras, build_torch, words = pair("lstm_classifier")
+
+    def both_trained():
+        model = build_torch()
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        return model
+
+    report = parity.check_pair(build_keras, both_trained, words, level="trajectory")
+    assert report.verdict == "fail", report.text()
+    assert any("bias_hh" in each.key and each.divergence == 20 for each in report.findings)
+    assert report.origins and report.origins[0].level in ("update", "trajectory")
+
+
+def test_a_row_that_is_not_trained_is_named() -> None:
+    import keras
+    import torch
+
+    def build_keras():
+        return keras.Sequential([keras.Input((5,), dtype="int32"), keras.layers.Embedding(7, 3)])
+
+    words = np.array([[0, 1, 2, 3, 0], [4, 5, 6, 0, 1]])
+    report = parity.check_pair(
+        build_keras, lambda: torch.nn.Sequential(torch.nn.Embedding(7, 3, padding_idx=0)), words
+    )
+    assert report.verdict == "fail" and report.first_failure.level == "gradient", report.text()
+    assert any(each.key == "padding_idx" and each.divergence == 30 for each in report.findings)
