@@ -8,56 +8,36 @@ Without either, both. The request is a `parity.check.trace.Request` as a file.
 
 from __future__ import annotations
 
-import argparse
 import io
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity import environment
+from parity.check import worker
 from parity.check.graph import Graph
 from parity.check.stored import write_tensors
 from parity.check.trace import Request, Trace
-from parity.cli import run
-from parity.experiment import Experiment
 from parity.recording import write_atomically
 
 if TYPE_CHECKING:
     import keras
 
-MODULE = "keras_impl.check"
-
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
-    return run(lambda: _work(options, arguments))
+    return worker.main("keras", load, describe, trace, arguments)
 
 
-def _work(options: argparse.Namespace, arguments: list[str]) -> int:
-    request = Request.read(options.request)
-    # What is decided there for a training of the study's networks goes for any model's. Keras'
-    # backend stays the user's choice.
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    like = Experiment(threads=request.threads, keras_backend=backend)
-    environment.enter(like, [MODULE, *arguments])
-    from keras_impl import tracing
-    from keras_impl.loading import load
+def load(request: Request, in_precision: bool) -> keras.Model:
+    """The model of a request, in its own precision or in the one asked for."""
+    from keras_impl import loading, tracing
 
-    precision = None if options.describe else request.precision
-    model = load(
+    return loading.load(
         request.model,
         request.weights,
-        precision,
+        request.precision if in_precision else None,
         inputs=lambda made: tracing.inputs_of(made, request),
     )
-    if not options.trace:
-        describe(model, request, options.out)
-    if not options.describe:
-        trace(model, request, options.out)
-    return 0
 
 
 def built(build: Callable[[], keras.Model]) -> keras.Model:
@@ -105,20 +85,6 @@ def trace(
     described = Graph.read(out / "graph.json")
     made = Trace.begin("keras", request.precision, out)
     tracing.trace(model, described, request, made).write(out)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description="Describe a Keras model, or run it and write every number of the run.",
-        epilog=f"example: python -m {MODULE} request.json out --describe",
-    )
-    parser.add_argument("request", type=Path, help="a parity.check.trace.Request as JSON")
-    parser.add_argument("out", type=Path, help="folder for what is written")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--describe", action="store_true", help="the graph and the weights only")
-    only.add_argument("--trace", action="store_true", help="the trace only")
-    return parser
 
 
 if __name__ == "__main__":

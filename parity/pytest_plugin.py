@@ -30,7 +30,7 @@ PASS, FAIL = "pass", "fail"
 Builder = str | Callable[[], Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Pair:
     """A Keras and a PyTorch builder, checked once, whichever test asks first.
 
@@ -40,7 +40,7 @@ class Pair:
     keras: Builder
     torch: Builder
     options: dict[str, Any] = field(default_factory=dict)
-    done: bool = False
+    refused: Exception | None = None  # why there is no report
 
     @property
     def name(self) -> str:
@@ -51,8 +51,13 @@ class Pair:
     def report(self) -> CheckReport:
         from parity.check import pairs  # loads what a check needs, now that one runs
 
-        self.done = True
-        return pairs.check(self.keras, self.torch, **self.options)
+        if self.refused is not None:
+            raise self.refused
+        try:
+            return pairs.check(self.keras, self.torch, **self.options)
+        except Exception as error:
+            self.refused = error
+            raise
 
 
 @dataclass
@@ -207,17 +212,17 @@ class LevelItem(pytest.Item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Remember every pair that was checked; give its verdict to JUnit."""
-    report = yield
+    """Remember every pair that a test asked for; give the level to JUnit."""
     check = getattr(item, "check", None)
     check = check or (getattr(item, "callspec", None) and item.callspec.params.get("check"))  # type: ignore[attr-defined]
-    if isinstance(check, Check) and check.pair.done and report.when == "call":
-        report.user_properties.append(("parity_level", check.level))
-        item.config.stash.setdefault(PAIRS, {})[check.pair.name] = check.pair
-    return report
+    if isinstance(check, Check) and call.when == "call":
+        # Of the item, before the report copies it: JUnit reads the report of the teardown.
+        item.user_properties.append(("parity_level", check.level))
+        item.config.stash.setdefault(PAIRS, {})[check.pair] = None
+    return (yield)
 
 
-PAIRS: pytest.StashKey[dict[str, Pair]] = pytest.StashKey()
+PAIRS: pytest.StashKey[dict[Pair, None]] = pytest.StashKey()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -225,13 +230,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not pairs:
         return
     terminalreporter.section("parity")
-    for pair in pairs.values():
+    for name, pair in pairs.items():
         report = pair.report
         origin = report.origins[0] if report.origins else None
         at = f" at {origin.keras} / {origin.torch}" if origin else ""
         first = report.first_failure
         level = f" ({first.level}{at})" if first else ""
-        terminalreporter.line(f"{pair.name}: {report.verdict}{level}")
+        terminalreporter.line(f"{name}: {report.verdict}{level}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -240,17 +245,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    for pair in _checked(session.config).values():
-        name = re.sub(r"[^\w.-]", "_", pair.name)
+    for shown, pair in _checked(session.config).items():
+        name = re.sub(r"[^\w.-]", "_", shown)
         text = json.dumps(pair.report.to_dict(), indent=1, allow_nan=False)
         (out / f"{name}.json").write_text(text + "\n")
         (out / f"{name}.txt").write_text(pair.report.text())
 
 
 def _checked(config: pytest.Config) -> dict[str, Pair]:
-    """The pairs whose check came to an end; a builder that raised left no report."""
-    found = config.stash.get(PAIRS, {})
-    return {name: pair for name, pair in found.items() if "report" in vars(pair)}
+    """The pairs whose check came to an end, each by a name of its own; a builder that raised left
+    no report."""
+    named: dict[str, Pair] = {}
+    for pair in config.stash.get(PAIRS, {}):
+        if "report" in vars(pair):
+            name, again = pair.name, 1
+            while name in named:
+                again += 1
+                name = f"{pair.name}-{again}"
+            named[name] = pair
+    return named
 
 
 @pytest.fixture

@@ -8,48 +8,33 @@ Without either, both. The request is a `parity.check.trace.Request` as a file.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity import environment
+from parity.check import worker
 from parity.check.graph import Graph
 from parity.check.trace import Request, Trace
-from parity.cli import run
-from parity.experiment import Experiment
 
 if TYPE_CHECKING:
     from torch import nn
 
-MODULE = "torch_impl.check"
-
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
-    return run(lambda: _work(options, arguments))
+    return worker.main("torch", load, describe, trace, arguments)
 
 
-def _work(options: argparse.Namespace, arguments: list[str]) -> int:
-    request = Request.read(options.request)
-    environment.enter(like(request), [MODULE, *arguments])
-
-    # Only now: PyTorch reads its environment when it is imported.
+def load(request: Request, in_precision: bool) -> nn.Module:
+    """The model of a request, in its own precision: a run takes copies in the one asked for."""
     import torch
 
-    from torch_impl.loading import load
+    from torch_impl import loading
 
     if request.threads:
         torch.set_num_threads(request.threads)
     torch.manual_seed(request.seed)  # a builder draws the same weights every time
-    model = load(request.model, request.weights)
-    if not options.trace:
-        describe(model, request, options.out)
-    if not options.describe:
-        trace(model, request, options.out)
-    return 0
+    return loading.load(request.model, request.weights)
 
 
 def built(build: Callable[[], nn.Module]) -> nn.Module:
@@ -85,24 +70,6 @@ def trace(model: nn.Module, request: Request, out: Path) -> None:
     reference = Trace.read(Path(request.reference)) if request.reference else None
     made = Trace.begin("torch", request.precision, out)
     tracing.trace(model, described, request, reference, made).write(out)
-
-
-def like(request: Request) -> Experiment:
-    """An experiment whose environment is the request's: what is decided for one goes for both."""
-    return Experiment.of(padding=0, threads=request.threads)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description="Describe and run a PyTorch model for parity.check.",
-    )
-    parser.add_argument("request", type=Path, help="JSON file of the request")
-    parser.add_argument("out", type=Path, help="folder for what it writes")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--describe", action="store_true", help="the graph and the weights only")
-    only.add_argument("--trace", action="store_true", help="the trace only")
-    return parser
 
 
 if __name__ == "__main__":

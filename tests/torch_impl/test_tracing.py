@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from torch_impl.check import like  # noqa: E402
+from parity.check.worker import like  # noqa: E402
 from torch_impl.graph import describe  # noqa: E402
 from torch_impl.tracing import trace  # noqa: E402
 
