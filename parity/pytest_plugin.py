@@ -172,8 +172,8 @@ def pytest_collection_modifyitems(
         keras, _, torch = text.partition("=")
         shapes = tuple(config.getoption("--parity-input-shape"))
         pair = Pair(keras, torch, {"shapes": shapes, "level": LEVELS[-1]})
-        parent = PairNode.from_parent(session, name=text, pair=pair)
-        items.extend(parent.collect())
+        parent = PairNode.from_parent(session, name=text, nodeid=text, pair=pair)
+        items.extend(session.genitems(parent))  # and they count as collected
 
 
 class PairNode(pytest.Collector):
@@ -233,7 +233,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for name, pair in pairs.items():
         report = pair.report
         origin = report.origins[0] if report.origins else None
-        at = f" at {origin.keras} / {origin.torch}" if origin else ""
+        at = f" at {origin.names}" if origin else ""
         first = report.first_failure
         level = f" ({first.level}{at})" if first else ""
         terminalreporter.line(f"{name}: {report.verdict}{level}")

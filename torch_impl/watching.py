@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from parity.check.graph import INPUT, Graph, Node
 from torch_impl import functions, layers, recurrent
+from torch_impl.exact import widened
 from torch_impl.nests import mapped, tensors
 from torch_impl.origins import ROOT, Origins
 
@@ -163,7 +164,7 @@ class Watch(TorchFunctionMode):
         if self._quiet:
             args, kwargs = functions.without_dropout(function, args, kwargs)
         if self._double:
-            function, args, kwargs = _widened(function, args, kwargs)
+            function, args, kwargs = widened(function, args, kwargs)
         if self._inside:
             return function(*args, **kwargs)
         with self._aside():
@@ -379,14 +380,3 @@ class Watch(TorchFunctionMode):
 def _weights(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-def _widened(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
-    """A cast to float32 as one to float64: it was meant to keep the precision, not to lose it."""
-
-    def wide(value: Any) -> Any:
-        return torch.float64 if value is torch.float32 else value
-
-    if function is Tensor.float:
-        function = Tensor.double
-    return function, tuple(map(wide, args)), {name: wide(each) for name, each in kwargs.items()}

@@ -105,6 +105,9 @@ def check(options: argparse.Namespace) -> int:
     for name, least in (("batch", 1), ("seed", 0), ("threads", 0)):
         if getattr(options, name) < least:
             raise InputError(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+    chart = options.write_map  # known now, not after the check
+    if chart and not chart.resolve().parent.is_dir():
+        raise InputError(f"--write-map: there is no folder {chart.resolve().parent}")
     with tempfile.TemporaryDirectory(prefix="parity-check-") as temporary:
         return _check(options, cli.writable(options.out) if options.out else Path(temporary))
 

@@ -45,6 +45,11 @@ class Weights:
     buffers: frozenset[str]
     given: frozenset[str]
 
+    @property
+    def spare(self) -> frozenset[str]:
+        """Of `given`, what a layer with a counterpart holds beside it."""
+        return self.given & self.owners.keys()
+
 
 class Comparison:
     """Two traces of one precision, every tensor compared once.
@@ -262,38 +267,72 @@ class Origin:
     level: str
     text: str
 
+    @property
+    def names(self) -> str:
+        """Of both sides; of one, where the other has nothing there."""
+        return " / ".join(filter(None, (self.keras, self.torch)))
+
 
 def origins(comparison: Comparison, results: Sequence[LevelResult]) -> list[Origin]:
-    """Layers that differ though all that they get is the reference's, in forward order; where there
-    are none, the parameters that part by training alone."""
-    found = _by_numbers(comparison)
-    if found:
+    """Layers that differ though all that they get is the reference's, in forward order. Where there
+    are none: calls that one side lacks, then parameters that part by training alone."""
+    first = next(each for each in results if each.verdict == FAIL and each.level != "structure")
+    by_training = first.level in ("buffers", "update", "trajectory")
+    if by_training and (found := _by_training(comparison, first)):
         return found
-    owners = comparison.weights.owners
-    for level in results:
-        apart = [each for each in level.tensors if each.verdict == FAIL]
-        if level.verdict == FAIL and level.level in ("buffers", "update", "trajectory"):
-            names = [each.name.partition(" ")[2] for each in apart]
-            return [
-                Origin(owners.get(name, name), name, level.level, _apart(each))
-                for name, each in zip(names, apart, strict=True)
-                if name in owners
-            ]
-    return []
+    certain, behind = _by_numbers(comparison)
+    return certain or _alone(comparison.matching, first.level) or behind
 
 
-def _by_numbers(comparison: Comparison) -> list[Origin]:
-    found: dict[str, Origin] = {}
-    partners = comparison.matching.by_keras
+def _by_training(comparison: Comparison, level: LevelResult) -> list[Origin]:
+    """What is trained on one side alone, or else the parameters that differ after steps with the
+    same gradients."""
+    owners, weights = comparison.weights.owners, comparison.weights
+    spare = sorted(weights.spare - weights.buffers)
+    if spare and level.level == "trajectory":
+        return [Origin(owners[n], n, level.level, "trained, and Keras has none") for n in spare]
+    apart = [each for each in level.tensors if each.verdict == FAIL]
+    named = [(each.name.partition(" ")[2], each) for each in apart]
+    return [
+        Origin(owners[name], name, level.level, _apart(each))
+        for name, each in named
+        if name in owners
+    ]
+
+
+def _alone(matching: Matching, level: str) -> list[Origin]:
+    ours = [
+        Origin(n.name, "", level, f"PyTorch has no {n.kind} here") for n in matching.keras_alone
+    ]
+    return ours + [
+        Origin("", n.name, level, f"Keras has no {n.kind} here") for n in matching.torch_alone
+    ]
+
+
+def _by_numbers(comparison: Comparison) -> tuple[list[Origin], list[Origin]]:
+    """Origins for certain; and layers that differ behind a call that has no partner."""
     if comparison.forced is None:  # then the first that differs where its inputs agree
-        return list(_first_free(comparison).values())
-    for name, each in comparison.forced_outputs().items():
-        if each.verdict == FAIL:
-            found[name] = Origin(name, partners[name].torch.name, "forward", _apart(each))
+        return _first_free(comparison), []
+    found: dict[str, Origin] = {}
+    behind: list[Origin] = []
+    partners, sources = comparison.matching.by_keras, comparison.matching.sources
+    sizes = {n for n, each in comparison.training.items() if "shape" in each.problem}
+    differ = {n: each for n, each in comparison.forced_outputs().items() if each.verdict == FAIL}
+    for name in partners:
+        if name not in differ and name not in sizes:
+            continue
+        each = differ.get(name) or comparison.training[name]
+        origin = Origin(name, partners[name].torch.name, "forward", _apart(each))
+        if name in sources and not sizes & set(sources[name]):
+            found[name] = origin
+        else:  # what it got could not be the reference's
+            behind.append(origin)
     owners = comparison.weights.owners
     for parameter, each in comparison.parameters("gradient", comparison.forced).items():
         layer = owners.get(parameter, parameter)
         if each.verdict == FAIL and layer not in {_layer(partners, n) for n in found}:
+            if layer in {_layer(partners, o.keras) for o in behind} or parameter not in owners:
+                continue
             found[parameter] = Origin(layer, parameter, "gradient", _apart(each))
     for name, each in comparison.forced_upstream().items():
         readers = comparison.matching.readers.get(name, ())
@@ -303,16 +342,16 @@ def _by_numbers(comparison: Comparison) -> list[Origin]:
             found[f"upstream {name}"] = Origin(
                 first.keras.name, first.torch.name, "gradient", f"by its input: {_apart(each)}"
             )
-    return list(found.values())
+    return list(found.values()), behind
 
 
-def _first_free(comparison: Comparison) -> dict[str, Origin]:
+def _first_free(comparison: Comparison) -> list[Origin]:
     partners = comparison.matching.by_keras
     for name, each in comparison.forward.items():
         into = [comparison.forward.get(i) for i in partners[name].keras.inputs]
         if each.verdict == FAIL and all(m is None or m.verdict == PASS for m in into):
-            return {name: Origin(name, partners[name].torch.name, "forward", _apart(each))}
-    return {}
+            return [Origin(name, partners[name].torch.name, "forward", _apart(each))]
+    return []
 
 
 def _layer(partners: Mapping[str, Match], name: str) -> str:

@@ -80,7 +80,8 @@ class Matching:
     """All matches in Keras' order, and what has no partner though it computes something.
 
     `readers` has for a Keras node the matches that read it, if they are the same on both sides:
-    only then is what they hand back to it comparable, one by one.
+    only then is what they hand back to it comparable, one by one. `sources` has for a Keras node
+    the matched nodes that it reads, if on both sides it reads nothing that has no partner.
     """
 
     matches: tuple[Match, ...]
@@ -88,6 +89,7 @@ class Matching:
     torch_alone: tuple[Node, ...]
     by_keras: dict[str, Match]
     readers: dict[str, tuple[Match, ...]]
+    sources: dict[str, tuple[str, ...]]
 
 
 Calls = Sequence[Sequence[str]]  # of each layer of a group, its nodes
@@ -136,7 +138,19 @@ class _Matcher:
             _alone(self.torch, set(self.found.values()) | self.inside[1]),
             {each.keras.name: each for each in matches},
             _same_readers(self.keras, self.torch, matches),
+            self._fed(matches),
         )
+
+    def _fed(self, matches: Sequence[Match]) -> dict[str, tuple[str, ...]]:
+        partners = {each.torch.name: each.keras.name for each in matches}
+        fed = {}
+        for each in matches:
+            given = [self._source(self.theirs, name, False) for name in each.torch.inputs]
+            known = [name for name in given if not name.startswith(INPUT)]
+            ours = [self._source(self.ours, name, True) for name in each.keras.inputs]
+            if sorted(given) == sorted(ours) and all(name in partners for name in known):
+                fed[each.keras.name] = tuple(partners[name] for name in known)
+        return fed
 
     def _partner(self, node: Node, taken: set[str]) -> str | None:
         """The first free node with the same inputs: of the same kind, or else family."""

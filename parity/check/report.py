@@ -114,7 +114,7 @@ def render(report: CheckReport, console: Console | None = None) -> None:
     _list(
         console,
         "Starts at:",
-        [f"{o.keras} / {o.torch} ({o.level}): {o.text}" for o in report.origins],
+        [f"{o.names} ({o.level}): {o.text}" for o in report.origins],
     )
     causes = [_line(each) for each in report.findings]
     _list(console, "Declared differently:", causes)
@@ -136,7 +136,7 @@ def sentence(report: CheckReport) -> str:
     if report.verdict == FAIL:
         first = report.first_failure
         assert first is not None
-        at = f" at {report.origins[0].keras} / {report.origins[0].torch}" if report.origins else ""
+        at = f" at {report.origins[0].names}" if report.origins else ""
         return f"FAIL at the level {first.level}{at} ({share})."
     return f"ABSTAIN: not everything could be compared ({share})."
 

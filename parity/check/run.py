@@ -7,11 +7,13 @@ memory once. Between them travel files in one folder: `keras/` and `torch/` each
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -181,7 +183,7 @@ class _Job:
         """All levels asked for."""
         asked = self.asked
         matching, weights = self._matched(mapping)
-        found = semantics.findings(self.keras, self.torch, matching, weights.given)
+        found = semantics.findings(self.keras, self.torch, matching, weights.spare)
         results = [_structure(found, matching), self._transferred(mapping, weights)]
         origins: list[levels.Origin] = []
         notes = list(mapping.notes)
@@ -395,9 +397,12 @@ def _given(asked: Asked, folder: Path) -> str | None:
     if asked.inputs is None:
         return None
     try:
-        with np.load(asked.inputs, allow_pickle=False) as found:
+        found = np.load(asked.inputs, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it is one array, .npy: expected an archive of arrays, .npz")
+        with found:
             values = [found[name] for name in found.files]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise InputError(f"--inputs: cannot read {asked.inputs}: {error}") from None
     sizes = {len(each) if each.ndim else 0 for each in values}
     if len(sizes) != 1 or 0 in sizes:

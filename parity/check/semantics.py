@@ -73,8 +73,8 @@ class Finding:
 def findings(
     keras: Graph, torch: Graph, matching: Matching, given: Set[str] = frozenset()
 ) -> list[Finding]:
-    """Everything that differs, in the order of the calls. `given` are PyTorch's parameters that no
-    number of Keras' goes into."""
+    """Everything that differs, in the order of the calls. `given` are parameters that PyTorch's
+    layers hold beside what their counterparts do."""
     return [
         *_settings(keras, torch, matching),
         *_alone(matching),
@@ -158,7 +158,8 @@ def _spare(torch: Graph, given: Set[str]) -> Iterator[Finding]:
     for each in torch.parameters:
         if each.name in given and each.trained:
             change = f"{each.name}: requires_grad_(False), its values at zero"
-            row = _row("lstm.bias") if "bias" in each.role else None
+            kinds = {node.kind for node in torch.calls(each.layer)}
+            row = _row("lstm.bias") if kinds & {"lstm", "simple_rnn"} else None
             yield Finding("", each.layer, each.role, None, "trained", CAUSE, change, row)
 
 

@@ -259,6 +259,29 @@ def test_a_trace_repeats_bit_for_bit_and_its_floor_is_that_of_rounding(tmp_path:
     assert 0 < found.floors["gradient/lstm.weight_ih_l0"] < 1e-14
 
 
+class Gate(nn.Module):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.fc, self.form = nn.Linear(3, 9), form
+        self.gate = nn.Hardsigmoid(inplace=form == "module in place")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = 4 * self.fc(x)
+        return F.hardsigmoid(y) if self.form == "function" else self.gate(y)
+
+
+@pytest.mark.parametrize("form", ["function", "module", "module in place"])
+def test_a_hard_sigmoids_gradient_is_of_double_precision(tmp_path: Path, form: str) -> None:
+    asked = Asked(tmp_path, stirred(Gate(form)), np.linspace(-1, 1, 12).reshape(4, 3))
+    found = asked.trace()
+    gate = "self/hard_sigmoid" if form == "function" else "gate"
+    y, back = found.tensors[f"training/{gate}"], found.tensors[f"upstream/{gate}"]
+    inside = ((y > 0) & (y < 1)) / 6  # PyTorch's own sixth is of single precision
+    expected = 4 * (back * inside).sum(0)
+    assert inside.any() and not inside.all()
+    np.testing.assert_allclose(found.tensors["gradient/fc.bias"], expected, rtol=1e-14, atol=1e-18)
+
+
 # Forced -------------------------------------------------------------------------------------------
 
 

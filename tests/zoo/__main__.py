@@ -54,7 +54,8 @@ def main() -> int:
         text = json.dumps({"schema": 1, "pairs": kept}, indent=1)
         write_atomically(path, text.encode() + b"\n")  # a pair takes minutes: none is lost
         write_atomically(path.with_suffix(".md"), _page(kept).encode())
-    return 0 if all(row["verdict"] == row["expected"] for row in rows.values()) else 1
+    right = [row["verdict"] == row["expected"] and row["placed"] for row in rows.values()]
+    return 0 if all(right) else 1
 
 
 def _small(pair: zoo.Pair) -> dict[str, Any]:
@@ -86,6 +87,14 @@ def _published(pair: zoo.Pair) -> dict[str, Any]:
     }
 
 
+def _named(report: dict[str, Any]) -> set[str]:
+    """All that a report blames on the PyTorch side."""
+    blamed = [*report["origins"], *report["semantics"]]
+    names = "; ".join(each["torch"] for each in blamed).split("; ")
+    parameters = {name.rpartition(".")[0] for name in names}
+    return {*names, *parameters, *(name.partition("/")[0] for name in names)}
+
+
 def _row(pair: zoo.Pair, report: dict[str, Any]) -> dict[str, Any]:
     first = next((each for each in report["levels"] if each["verdict"] == "fail"), None)
     origin = report["first_origin"]
@@ -95,7 +104,8 @@ def _row(pair: zoo.Pair, report: dict[str, Any]) -> dict[str, Any]:
         "expected": pair.verdict,
         "level": first["level"] if first else "",
         "levels": {each["level"]: each["verdict"] for each in report["levels"]},
-        "origin": f"{origin['keras']} / {origin['torch']}" if origin else "",
+        "placed": not pair.named or bool(set(pair.named) & _named(report)),
+        "origin": " / ".join(filter(None, (origin["keras"], origin["torch"]))) if origin else "",
         "apart": first["measured"] if first else None,
         "differs": "; ".join(pair.differs),
         "declared": [each["text"] for each in report["semantics"]],
