@@ -108,6 +108,11 @@ def check(options: argparse.Namespace) -> int:
     chart = options.write_map  # known now, not after the check
     if chart and not chart.resolve().parent.is_dir():
         raise InputError(f"--write-map: there is no folder {chart.resolve().parent}")
+    if options.torch_weights and not options.no_transfer and options.direction == DIRECTIONS[0]:
+        raise InputError(
+            "--torch-weights: Keras' weights would be written over these. Add --no-transfer to "
+            f"compare what each side holds, or --direction {DIRECTIONS[1]}"
+        )
     with tempfile.TemporaryDirectory(prefix="parity-check-") as temporary:
         return _check(options, cli.writable(options.out) if options.out else Path(temporary))
 

@@ -77,7 +77,7 @@ def findings(
     layers hold beside what their counterparts do."""
     return [
         *_settings(keras, torch, matching),
-        *_alone(matching),
+        *_alone(keras, torch, matching),
         *_dropouts(keras, torch),
         *_spare(torch, given),
     ]
@@ -127,13 +127,31 @@ def _argument(key: str, value: Any) -> str:
     return f"{ARGUMENTS.get(key, key)}={value}"
 
 
-def _alone(matching: Matching) -> Iterator[Finding]:
-    for node in matching.keras_alone:
+def _alone(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Finding]:
+    others = [node for node in matching.torch_alone if node.layer]
+    paired: list[Node] = []
+    for node in (node for node in matching.keras_alone if node.layer):
+        other = next((each for each in others if each.kind == node.kind), None)
+        if other is None:
+            continue
+        others.remove(other)
+        paired += [node, other]
+        left, right = (_shapes(*each) for each in ((keras, node), (torch, other)))
+        change = f"{other.name}: give it the same sizes; what comes before it may give another"
+        yield Finding(
+            node.name, other.name, "parameters", left, right, CAUSE, change, _of_kind(node)
+        )
+    for node in (node for node in matching.keras_alone if node not in paired):
         change = f"add a {node.kind} where Keras has {node.name}"
         yield Finding(node.name, "", "kind", node.kind, None, CAUSE, change, _of_kind(node))
-    for node in matching.torch_alone:
+    for node in (node for node in matching.torch_alone if node not in paired):
         change = f"remove {node.name}, or say with --map what it is on the Keras side"
         yield Finding("", node.name, "kind", None, node.kind, CAUSE, change, _of_kind(node))
+
+
+def _shapes(graph: Graph, node: Node) -> str:
+    owned = graph.owned(node.layer).items()
+    return ", ".join(f"{role} {list(each.shape)}" for role, each in owned)
 
 
 def _of_kind(node: Node) -> int | None:

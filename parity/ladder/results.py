@@ -154,7 +154,7 @@ def summarise(
     worst = max(shown, key=lambda each: each.pressure)  # the first of equals
     parts = [
         f"{subject}: {_extent(measurements)}" if subject else _extent(measurements),
-        f"worst {numbers(worst)}",
+        f"worst {numbers(worst)}" if worst.absolute != 0 or worst.problem else "nothing differs",
     ]
     if failing:
         parts.append(f"{len(failing)} beyond: {listed(each.name for each in failing)}")

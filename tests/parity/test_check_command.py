@@ -279,7 +279,12 @@ def test_without_a_transfer_the_given_weights_are_compared(here: Check, tmp_path
         ("build", "wide", ["--level", "forward"], "output 0: shape [2] in Keras (head), [5] in"),
         ("build", "build", ["--input-shape", "5"], "got 5, expected 3 (both without the batch)"),
         ("build", "build", ["--inputs", "none.npz"], "--inputs: cannot read none.npz"),
-        ("build", "build", ["--torch-weights", "none.pt"], "there is no file of weights"),
+        (
+            "build",
+            "build",
+            ["--no-transfer", "--torch-weights", "none.pt"],
+            "there is no file of weights",
+        ),
         ("build", "build", ["--batch", "0"], "--batch: expected at least 1, got 0"),
         ("build", "build", ["--threads", "-1"], "--threads: expected at least 0, got -1"),
         ("build", "build", ["--map", "none.toml"], "none.toml is no map of layers"),
@@ -296,7 +301,7 @@ def test_a_wrong_request_is_refused_in_words(
 def test_weights_that_do_not_fit_are_listed(here: Check, tmp_path: Path) -> None:
     file = tmp_path / "port.safetensors"
     save_file({"hidden.weight": np.zeros((9, 9), np.float32), "haed.bias": np.zeros(2)}, file)
-    message = refused(here("build", "build", "--torch-weights", file))
+    message = refused(here("build", "build", "--no-transfer", "--torch-weights", file))
     assert "hidden.weight: [9, 9] in the file, [4, 3] in the model" in message
     assert "haed.bias: not in the model: did you mean 'head.bias'?" in message
     assert "head.weight: missing in the file" in message
@@ -316,7 +321,9 @@ def test_code_in_a_file_of_weights_is_not_run(here: Check, tmp_path: Path) -> No
     torch = pytest.importorskip("torch")
     file, sprung = tmp_path / "port.pt", tmp_path / "sprung"
     torch.save({"hidden.weight": Trap(sprung)}, file)
-    assert "code in a file is not run" in refused(here("build", "build", "--torch-weights", file))
+    assert "code in a file is not run" in refused(
+        here("build", "build", "--no-transfer", "--torch-weights", file)
+    )
     assert not sprung.exists()
     torch.load(file, weights_only=False)
     assert sprung.exists()  # it would have
