@@ -23,6 +23,8 @@ ACTIVATIONS = (
 POOLS = ("max_pool", "average_pool", "global_max_pool", "global_average_pool", "mean", "max")
 # What may stand for each other: a mistake of these is one of a kind, to be placed by its numbers.
 FAMILIES = (ACTIVATIONS, POOLS, ("add", "subtract"), ("rescale", "multiply"))
+# Never falling, so that it may stand on either side of a max pool.
+MONOTONE = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "softplus", "hard_sigmoid")
 # They give out what they get, in another order or with something around it.
 MOVING = ("identity", "dropout", "flatten", "reshape", "permute", "pad", "select")
 CHANNELS_FIRST = ("conv", "depthwise_conv", "separable_conv")  # in PyTorch, whatever the sizes
@@ -126,7 +128,14 @@ class _Matcher:
         for node in self.keras.nodes:
             if node.name in self.anchors:
                 self.found[node.name] = self.anchors[node.name]
-            elif computes(node) and node.name not in self.inside[0]:
+            elif swapped := self._swapped(node, taken):
+                second, first, last = swapped
+                self.found[second] = last
+                self.joined.add(second)
+                self.inside[0].add(node.name)
+                self.inside[1].add(first)
+                taken |= {first, last}
+            elif computes(node) and node.name not in {*self.inside[0], *self.found}:
                 partner = self._partner(node, taken)
                 if partner:
                     self.found[node.name] = partner
@@ -152,6 +161,22 @@ class _Matcher:
                 fed[each.keras.name] = tuple(partners[name] for name in known)
         return fed
 
+    def _swapped(self, node: Node, taken: set[str]) -> tuple[str, str, str] | None:
+        """A max pool and an activation that PyTorch has the other way round: the second of Keras',
+        the first and the second of PyTorch's. The seconds give the same."""
+        second = _only_reader(self.keras, node)
+        if second is None or not _commute(node, second):
+            return None
+        wanted = [self._source(self.ours, name, True, moving=True) for name in node.inputs]
+        for first in self.torch.nodes:
+            last = _only_reader(self.torch, first)
+            if last is None or (first.kind, last.kind) != (second.kind, node.kind):
+                continue
+            given = [self._source(self.theirs, name, False, moving=True) for name in first.inputs]
+            if given == wanted and not {first.name, last.name} & taken:
+                return second.name, first.name, last.name
+        return None
+
     def _partner(self, node: Node, taken: set[str]) -> str | None:
         """The first free node with the same inputs: of the same kind, or else family."""
         wanted = sorted(self._source(self.ours, name, True) for name in node.inputs)
@@ -166,15 +191,18 @@ class _Matcher:
         alike = [other for other in free if _family(other.kind) == _family(node.kind) is not None]
         return next((other.name for other in (*same, *alike)), None)
 
-    def _source(self, nodes: Mapping[str, Node], name: str, is_keras: bool) -> str:
-        """Where an input comes from, in PyTorch's names, looking through what has no partner."""
+    def _source(
+        self, nodes: Mapping[str, Node], name: str, is_keras: bool, moving: bool = False
+    ) -> str:
+        """Where an input comes from, in PyTorch's names, looking through what has no partner, or
+        only through what moves numbers about."""
         while name in nodes:
             node = nodes[name]
             if is_keras and name in self.found:
                 return self.found[name]
             if not is_keras and (name in self.found.values() or name in self.anchors.values()):
                 return name
-            if len(node.inputs) != 1:
+            if len(node.inputs) != 1 or (moving and computes(node)):
                 return name
             name = node.inputs[0]
         return name
@@ -239,6 +267,18 @@ def computes(node: Node) -> bool:
     if node.kind in ("average_pool", "max_pool"):
         alone = {*node.settings.get("size", ()), *node.settings.get("strides", ())} == {1}
     return node.kind not in MOVING and not alone
+
+
+def _only_reader(graph: Graph, node: Node) -> Node | None:
+    """The one call that reads a node, if it is the only one and reads nothing else."""
+    readers = [each for each in graph.nodes if node.name in each.inputs]
+    alone = len(readers) == 1 and len(readers[0].inputs) == 1 and node.name not in graph.outputs
+    return readers[0] if alone else None
+
+
+def _commute(one: Node, other: Node) -> bool:
+    kinds = {one.kind, other.kind}
+    return len(kinds & {"max_pool", "global_max_pool"}) == 1 == len(kinds & set(MONOTONE))
 
 
 def _family(kind: str) -> tuple[str, ...] | None:

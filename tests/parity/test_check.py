@@ -88,3 +88,22 @@ def test_a_row_that_is_not_trained_is_named() -> None:
     )
     assert report.verdict == "fail" and report.first_failure.level == "gradient", report.text()
     assert any(each.key == "padding_idx" and each.divergence == 30 for each in report.findings)
+
+
+def test_a_max_pool_and_a_relu_may_stand_either_way_round() -> None:
+    import keras_impl.builders
+    import torch_impl.builders
+
+    small = {"padding": 0, "image_size": 190, "width": 1 / 16}  # PyTorch's blocks pool first
+
+    def build_keras():
+        import keras
+
+        model = keras_impl.builders.build_cnn(**small)
+        return keras.Model(model.input, model.get_layer("dense2").output)  # without the softmax
+
+    report = parity.check_pair(
+        build_keras, lambda: torch_impl.builders.build_cnn(**small), level="update", batch=2
+    )
+    assert report.verdict == "pass", report.text()
+    assert report.coverage.whole and not report.findings
