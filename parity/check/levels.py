@@ -86,10 +86,6 @@ class Comparison:
         """By Keras node, in training mode."""
         return self._nodes("training", "training")
 
-    @cached_property
-    def upstream(self) -> dict[str, Measurement]:
-        return self._nodes("upstream", "upstream")
-
     def forced_outputs(self) -> dict[str, Measurement]:
         """By Keras node: PyTorch's own output where all that goes in is Keras'."""
         return self._nodes("training", "forced/training", self.forced)
@@ -329,11 +325,9 @@ def _by_numbers(comparison: Comparison) -> tuple[list[Origin], list[Origin]]:
             behind.append(origin)
     owners = comparison.weights.owners
     for parameter, each in comparison.parameters("gradient", comparison.forced).items():
-        layer = owners.get(parameter, parameter)
-        if each.verdict == FAIL and layer not in {_layer(partners, n) for n in found}:
-            if layer in {_layer(partners, o.keras) for o in behind} or parameter not in owners:
-                continue
-            found[parameter] = Origin(layer, parameter, "gradient", _apart(each))
+        named = {_layer(partners, name) for name in (*found, *(o.keras for o in behind))}
+        if each.verdict == FAIL and owners.get(parameter, "") not in {"", *named}:
+            found[parameter] = Origin(owners[parameter], parameter, "gradient", _apart(each))
     for name, each in comparison.forced_upstream().items():
         readers = comparison.matching.readers.get(name, ())
         known = any(m.keras.name in found for m in readers)

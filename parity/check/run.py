@@ -198,7 +198,7 @@ class _Job:
             if any(each.verdict == FAIL for each in results[2:]):
                 if "loss" in RUNS[asked.level]:
                     comparison.forced = self._forced(matching)
-                    notes += comparison.forced.notes
+                    notes += [f"torch, forced: {note}" for note in comparison.forced.notes]
                 origins = levels.origins(comparison, results)
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
             environment = {each.framework: each.environment for each in traces}
