@@ -15,7 +15,7 @@ from parity.check.graph import INPUT, Graph, Node, Parameter
 from shared_data.errors import InputError
 from torch_impl import recurrent
 from torch_impl.origins import owners
-from torch_impl.watching import Watch
+from torch_impl.watching import Watch, own_layers
 
 NOT_THE_USERS = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
 COUNTERS = "num_batches_tracked"  # how often a batch norm was called: no weight, no statistic
@@ -37,6 +37,9 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
         # With gradients: some modules take a shorter way without, which hides what they call.
         with torch.enable_grad():
             attempt(lambda: watch.run(given), given)
+            if whole := own_layers(watch):
+                watch = Watch(model, whole=whole)
+                attempt(lambda: watch.run(given), given)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -56,7 +59,11 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
         parameters=parameters(model),
         inputs=tuple(tuple(each.shape[1:]) for each in given),
         outputs=tuple(watch.outputs),
-        semantics={"torch": torch.__version__, "dtype": _name(dtype_of(model))},
+        semantics={
+            "torch": torch.__version__,
+            "dtype": _name(dtype_of(model)),
+            "whole": watch.whole,
+        },
     )
 
 

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from parity.check.graph import INPUT, Graph, Node
 from torch_impl import functions, layers, recurrent
 from torch_impl.exact import widened
+from torch_impl.kinds import Rule
 from torch_impl.nests import mapped, tensors
 from torch_impl.origins import ROOT, Origins
 
@@ -36,8 +37,9 @@ class Watch(TorchFunctionMode):
 
     Layers are modules that `torch_impl.kinds` knows; other modules are looked into, and the
     functions that they call are nodes of their own. What is not seen even so, such as an
-    autograd.Function, is followed through the gradient's graph, and a module that gives out a
-    tensor of unknown origin becomes a node as a whole: `other:` and its class.
+    autograd.Function, is followed through the gradient's graph. Two kinds of module become a node
+    as a whole, `other:` and their class: those in `whole`, and those that give out a tensor of
+    unknown origin.
 
     Arguments:
         see: is called with a node's name and its output, and returns what the model goes on
@@ -46,7 +48,9 @@ class Watch(TorchFunctionMode):
             goes on is written to where it would have written.
         quiet: dropout is off, in modules and in functions.
         precision: float64 reads float32 in the model's casts as float64.
-        graph: what the model is known to be: of recurrent nodes, what is read of them.
+        graph: what the model is known to be: of recurrent nodes, what is read of them, and which
+            modules are whole.
+        whole: paths of modules that are one layer each, though of unknown type (`own_layers`).
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Watch(TorchFunctionMode):
         quiet: bool = False,
         precision: torch.dtype | None = None,
         graph: Graph | None = None,
+        whole: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.model = model
@@ -65,6 +70,7 @@ class Watch(TorchFunctionMode):
         self.outputs: list[str] = []
         self.loose: set[str] = set()  # nodes that are no module's
         self.paths = {module: path or ROOT for path, module in model.named_modules()}
+        self.whole = sorted({*whole, *(graph.semantics.get("whole", ()) if graph else ())})
         self._see, self._replaces, self._quiet = see, replaces, quiet
         self._double = precision == torch.float64
         self._lasts = {n.name: n for n in graph.nodes if "last" in n.settings} if graph else {}
@@ -96,8 +102,13 @@ class Watch(TorchFunctionMode):
 
     # Modules ---------------------------------------------------------------------------------
 
+    def _rule(self, module: nn.Module) -> Rule | None:
+        if self.paths[module] in self.whole:
+            return lambda module, given, output: (f"other:{type(module).__name__}", {})
+        return layers.of_module(module)
+
     def _hook(self, module: nn.Module) -> Iterator[Any]:
-        rule = layers.of_module(module)
+        rule = self._rule(module)
         before = self._layer_begins if rule else self._module_begins
         yield module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
         yield module.register_forward_hook(self._layer_ends if rule else self._module_ends)
@@ -119,7 +130,7 @@ class Watch(TorchFunctionMode):
         try:
             if frame is None:
                 return None
-            rule, path = layers.of_module(module), self.paths[module]
+            rule, path = self._rule(module), self.paths[module]
             output = next(tensors(result), None)
             if rule is None or output is None or not frame.given:
                 return None
@@ -375,6 +386,22 @@ class Watch(TorchFunctionMode):
             yield
         finally:
             self._inside -= 1
+
+
+def own_layers(watch: Watch) -> list[str]:
+    """Paths of modules that are a layer of the user's own: the last to hold parameters, which they
+    use in several functions, none of which is a known layer's (as `F.linear` is)."""
+    found = []
+    for module, path in watch.paths.items():
+        holds = any(True for _ in module.parameters(recurse=False))
+        last = not any(True for child in module.children() for _ in child.parameters())
+        if not (holds and last) or path == ROOT or layers.of_module(module):
+            continue
+        inside = [n for n in watch.nodes if n.name.startswith((f"{path}/", f"{path}."))]
+        using = [n.kind for n in inside if n.layer == path]
+        if len(inside) > 1 and using and all(k.startswith(("scale", "other:")) for k in using):
+            found.append(path)
+    return found
 
 
 def _weights(module: nn.Module) -> Iterator[Tensor]:

@@ -84,6 +84,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--map", type=Path, metavar="FILE", help="which layer is which")
     parser.add_argument("--write-map", type=Path, metavar="FILE", help="write what was found")
     parser.add_argument(
+        "--rules", type=Path, metavar="FILE.py", help="rules of your own (@register_rule)"
+    )
+    parser.add_argument(
         "--level", choices=LAST, default=LAST[-1], help="the last to climb (default: all)"
     )
     parser.add_argument(
@@ -121,7 +124,10 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
     from parity.check import report, run  # after the flags: --help stays quick
     from parity.check.sides import Process
     from parity.recording import write_atomically
+    from parity.transfer import load_rules
 
+    if options.rules:
+        load_rules(options.rules)
     labels = _labels(options.labels) if options.labels else ()
     sides = (Process("keras", options.keras), Process("torch", options.torch))
     asked = run.Asked(

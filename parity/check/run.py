@@ -29,7 +29,7 @@ from parity.check.trace import Request, Trace, draw_inputs
 from parity.ladder.measure import FAIL, PASS, Allowed, Tensor, compare
 from parity.ladder.results import LevelResult, summarise
 from parity.transfer.candidates import Side as Described
-from shared_data.errors import InputError
+from shared_data.errors import InputError, listed
 
 FRAMEWORKS = ("keras", "torch")
 # Keras' constants on both sides: what is asked is whether the models are the same, not whether the
@@ -121,12 +121,34 @@ def check(
 
     given = transfer.Mapping.read(asked.map) if asked.map else None
     mapping = transfer.find(keras, torch, given, partial=True)
+    if asked.direction:
+        _carriable(mapping, torch if asked.direction == "torch-to-keras" else keras)
     job = _Job(sides, asked, folder, keras, torch, (first, second), observe)
     if mapping.ambiguous:
         observe("telling layers apart by their numbers")
         mapping = transfer.settle(mapping, job.score)
     mapping.write(folder / "map.toml")
     return job.report(mapping)
+
+
+def _carriable(mapping: transfer.Mapping, source: Graph) -> None:
+    """Raise `InputError` where a layer of unknown type holds weights that no rule carries over.
+
+    Every number behind it would differ, and say nothing about the port.
+    """
+    alone = {*mapping.keras_alone, *mapping.torch_alone}
+    strange = [
+        f"{unit.name} ({unit.kind.removeprefix('other:')}: "
+        f"{', '.join(f'{role} {list(shape)}' for role, shape in unit.shapes.items())})"
+        for unit in Described(source).units
+        if unit.kind.startswith("other:") and alone.issuperset(unit.names.values())
+    ]
+    if strange:
+        raise InputError(
+            f"no rule says how the weights of these layers reach the other side:\n"
+            f"{listed(strange, 10)}\nWrite one (@register_rule, docs/check.md) and give its file "
+            "with --rules, or compare what each side holds with --no-transfer."
+        )
 
 
 def _described(

@@ -10,7 +10,16 @@ Rules (`rules`, `recurrent`, `attention`) say how one layer's tensors become ano
 
 from parity.transfer.apply import to_keras, to_torch
 from parity.transfer.mapping import Ambiguous, Entry, Mapping, find, read_map, settle
-from parity.transfer.rules import RULES, Context, Pair, Paired, Rule, Unfit, register_rule
+from parity.transfer.rules import (
+    RULES,
+    Context,
+    Pair,
+    Paired,
+    Rule,
+    Unfit,
+    load_rules,
+    register_rule,
+)
 
 __all__ = [
     "RULES",
@@ -23,6 +32,7 @@ __all__ = [
     "Rule",
     "Unfit",
     "find",
+    "load_rules",
     "read_map",
     "register_rule",
     "settle",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
@@ -88,12 +87,12 @@ def transfer(options: argparse.Namespace) -> int:
     """Describe, map, carry, write and say so; returns the exit status."""
     source, target = direction(options)
     _check(options, target)
-    if options.rules:
-        _load(options.rules)
-
-    from parity.transfer import Ambiguous, mapping, to_keras, to_torch  # --help stays quick
+    from parity.transfer import Ambiguous, mapping, to_keras, to_torch  # here: --help stays quick
+    from parity.transfer.rules import load_rules
     from parity.transfer.sides import Pair
 
+    if options.rules:
+        load_rules(options.rules)
     with tempfile.TemporaryDirectory(prefix="parity-transfer-") as folder:
         shapes = {"keras": options.input_shape, "torch": options.torch_input_shape}
         pair = Pair(
@@ -150,18 +149,6 @@ def _check(options: argparse.Namespace, target: str) -> None:
     for path in (options.out, options.write_map):
         if path and not path.resolve().parent.is_dir():
             raise InputError(f"cannot write {path}: there is no folder {path.resolve().parent}")
-
-
-def _load(path: Path) -> None:
-    """Run a file of rules."""
-    spec = importlib.util.spec_from_file_location("rules_of_the_user", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise InputError(f"--rules: {path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"--rules: {path}: {type(error).__name__}: {error}") from error
 
 
 def _write(path: Path, made: dict[str, Any], pair: Pair, target: str) -> None:

@@ -26,16 +26,19 @@ Rules may give views. They are tried on tensors that take no memory, to see whet
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from parity.transfer.layouts import Order
 from parity.transfer.units import UNCALLED, Unit
+from shared_data.errors import InputError
 
 Tensors = dict[str, np.ndarray]
 Shape = tuple[int, ...]
@@ -165,6 +168,21 @@ def register_rule(
         return directions
 
     return enter
+
+
+def load_rules(path: Path) -> None:
+    """Run a Python file that enters rules of its own.
+
+    Raises `InputError` where it is none, or raises.
+    """
+    spec = importlib.util.spec_from_file_location("rules_of_the_user", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError(f"--rules: {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"--rules: {path}: {type(error).__name__}: {error}") from error
 
 
 def _kinds(side: str | tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

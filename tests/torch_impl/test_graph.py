@@ -428,3 +428,38 @@ def test_a_graph_is_the_same_after_a_file(tmp_path: Any) -> None:
     found = graph(Block(), images(2, 4, 3, 3))
     found.write(tmp_path / "graph.json")
     assert Graph.read(tmp_path / "graph.json") == found
+
+
+class Bend(nn.Module):
+    """A layer of the user's own: several functions, two parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4, 3))
+        self.shift = nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(torch.einsum("bi,ji->bj", x, self.weight)) + self.shift
+
+
+class Linear(Bend):
+    """The same parameters in a function that is a layer's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(F.linear(x, self.weight, self.shift))
+
+
+def test_a_layer_of_ones_own_is_one_call() -> None:
+    model = nn.Sequential(Bend(), nn.ReLU(), nn.Linear(4, 3), Bend())
+    graph = describe(model, {"input:0": np.ones((2, 3), np.float32)})
+    assert [(n.name, n.kind, n.layer) for n in graph.nodes] == [
+        ("0", "other:Bend", "0"),
+        ("1", "relu", ""),
+        ("2", "dense", "2"),
+        ("3", "other:Bend", "3"),
+    ]
+    assert graph.nodes[0].shape == (4,) and graph.outputs == ("3",)
+    known = describe(nn.Sequential(Linear(), nn.ReLU()), {"input:0": np.ones((2, 3), np.float32)})
+    assert [n.kind for n in known.nodes] == ["dense", "other:sin", "relu"]
+    alone = describe(Bend(), {"input:0": np.ones((2, 3), np.float32)})
+    assert len(alone.nodes) > 1  # a whole model as one call would say nothing
