@@ -14,7 +14,7 @@ from parity import environment
 from parity.experiment import PROFILES, VARIANTS, Experiment
 from shared_data.errors import InputError
 
-EXIT_PASS, EXIT_FAIL, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_PASS, EXIT_FAIL, EXIT_REFUSED, EXIT_UNDECIDED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def add_experiment_flags(parser: argparse.ArgumentParser, without: Iterable[str] = ()) -> None:
@@ -54,10 +54,10 @@ def add_experiment_flags(parser: argparse.ArgumentParser, without: Iterable[str]
         )
 
 
-def experiments(options: argparse.Namespace) -> list[Experiment]:
-    """The experiments that the flags ask for, one per padding."""
+def experiments(options: argparse.Namespace, **fixed: Any) -> list[Experiment]:
+    """The experiments that the flags ask for, one per padding, with `fixed` fields."""
     paddings = (0, 1) if options.padding == "both" else (int(options.padding),)
-    return [experiment(options, padding=padding) for padding in paddings]
+    return [experiment(options, padding=padding, **fixed) for padding in paddings]
 
 
 def experiment(options: argparse.Namespace, **fixed: Any) -> Experiment:

@@ -1,4 +1,7 @@
-"""`python -m parity.compare`: train both frameworks on the same faces, say whether they agree."""
+"""`python -m parity.compare`: train both frameworks on the same faces, say whether they agree.
+
+From one seed the study's criterion decides; from several, a test for equivalence over all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import argparse
 import hashlib
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +18,7 @@ from parity import cli, worker
 from parity.criterion import TOLERANCE, pairs
 from parity.experiment import Experiment
 from parity.probe import Probe
-from parity.recording import Recording, write_atomically
+from parity.recording import Recording, arm_id, write_atomically
 from parity.worker import Arm, Failure
 from shared_data.errors import InputError
 
@@ -23,12 +28,21 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m parity.compare --variant additional_layers
   python -m parity.compare --variant lr_10x --padding 0 --seed 9
+  python -m parity.compare --seeds 8 9 10 11 12
   python -m parity.compare --profile paper --data faces/ --ood other-faces/ --out runs/paper
   python -m parity.compare --profile paper --precision float64 --ladder
   python -m parity.compare --json > report.json
 
 exit status: 0 every port pair agrees, 1 one does not, 2 the request or the data is wrong or an
-arm could not finish, 130 interrupted"""
+arm could not finish, 3 the seeds do not decide, 130 interrupted"""
+STATUS = {
+    "pass": cli.EXIT_PASS,
+    "fail": cli.EXIT_FAIL,
+    "inconclusive": cli.EXIT_UNDECIDED,
+    "error": cli.EXIT_REFUSED,
+}
+Results = Mapping[str, Recording | Failure]
+Ladders = dict[tuple[str, str], "LadderReport"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,6 +63,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=TOLERANCE,
         help="largest absolute difference of a final metric (default %(default)s)",
     )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        help="train from each of them, and test for equivalence over all (instead of --seed)",
+    )
     parser.add_argument("--out", type=Path, help="folder for all results (default runs/<id>)")
     parser.add_argument(
         "--jobs", type=int, help="arms at a time (default: as many as the cores have threads for)"
@@ -57,7 +78,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--ladder",
         action=argparse.BooleanOptionalAction,
         help="compare every layer, gradient and step as well, which proves a port faithful or says "
-        "where it departs (default: in the quick profile, unless --init or --optimizer is native)",
+        "where it departs; of several seeds the first alone (default: in the quick profile, unless "
+        "--init or --optimizer is native)",
     )
     parser.add_argument(
         "--keep-tensors", action="store_true", help="keep every tensor that the ladder compares"
@@ -71,25 +93,51 @@ def compare(options: argparse.Namespace) -> int:
     """Prepare the data, run the arms, judge them, write and print the report."""
     if not 0 <= options.tolerance < float("inf"):
         raise InputError(f"--tolerance: expected a finite number from 0, got {options.tolerance}")
-    experiments = cli.experiments(options)
-    arms = [Arm(side, each) for side in worker.FRAMEWORKS for each in experiments]
-    out = cli.writable(options.out or Path("runs") / comparison_id(experiments))
+    runs = _requested(options)
+    several = len(runs) > 1
+    first = next(iter(runs.values()))
+    out = cli.writable(options.out or Path("runs") / comparison_id(first, several=several))
+    arms = {
+        seed: [
+            Arm(side, each, f"s{seed}/{arm_id(side, each)}" if several else "")
+            for side in worker.FRAMEWORKS
+            for each in experiments
+        ]
+        for seed, experiments in runs.items()
+    }
 
     from parity.report.live import Progress
 
-    jobs = cli.jobs(options.jobs, experiments[0])
-    with Progress([arm.id for arm in arms], experiments[0].epochs, jobs=jobs) as progress:
-        data = cli.prepare(experiments[0], progress.preparing)
+    every = [arm for of_seed in arms.values() for arm in of_seed]
+    jobs = cli.jobs(options.jobs, first[0])
+    with Progress([arm.id for arm in every], first[0].epochs, jobs=jobs) as progress:
+        data = cli.prepare(first[0], progress.preparing)
         started = time.monotonic()
-        results = worker.run(arms, out, jobs=jobs, observe=progress.event, data=data)
+        results = worker.run(every, out, jobs=jobs, observe=progress.event, data=data)
         trained = time.monotonic()
-        finished = [arm for arm in arms if _finished(results[arm.id])]
-        climbing = _wants_ladder(options, experiments[0])
-        ladders = _climb(finished, out, jobs, options, progress) if climbing else {}
-    report = _report(results, experiments, options, ladders)
-    report["seconds"] = {"training": trained - started, "ladder": time.monotonic() - trained}
-    _publish(report, out, as_json=options.json)
-    return {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL}.get(report["verdict"], cli.EXIT_REFUSED)
+        ladders: Ladders = {}
+        if _wants_ladder(options, first[0]):
+            climbing = next(iter(arms.values()))
+            finished = [arm for arm in climbing if _finished(results[arm.id])]
+            ladders = _climb(finished, out, jobs, options, progress)
+    reports = {}
+    for seed, of_seed in arms.items():
+        own = ladders if not reports else {}  # of the first seed
+        reports[seed] = _report(of_seed, results, options, own)
+    seconds = {"training": trained - started, "ladder": time.monotonic() - trained}
+    return _publish(reports, ladders, seconds, out, as_json=options.json)
+
+
+def _requested(options: argparse.Namespace) -> dict[int, list[Experiment]]:
+    """By seed one experiment per padding."""
+    if options.seeds is None:
+        experiments = cli.experiments(options)
+        return {experiments[0].seed: experiments}
+    if "seed" in options:
+        raise InputError("give --seed or --seeds, not both")
+    if options.tolerance == 0 and len(set(options.seeds)) > 1:
+        raise InputError("--tolerance: several seeds cannot show equivalence within 0; give more")
+    return {seed: cli.experiments(options, seed=seed) for seed in dict.fromkeys(options.seeds)}
 
 
 def _finished(result: Recording | Failure) -> bool:
@@ -106,7 +154,7 @@ def _wants_ladder(options: argparse.Namespace, experiment: Experiment) -> bool:
 
 def _climb(
     arms: list[Arm], out: Path, jobs: int, options: argparse.Namespace, progress: Any
-) -> dict[tuple[str, str], LadderReport]:
+) -> Ladders:
     """Probe the trained arms and compare every pair, level by level."""
     from parity import ladder
 
@@ -126,13 +174,15 @@ def _climb(
         keep_tensors=keep,
     )
     ladders = {}
-    for pair in pairs(arm.id for arm in arms):
+    named = {arm_id(arm.framework, arm.experiment): arm.id for arm in arms}
+    for pair in pairs(named):
         sides = (pair["left"], pair["right"])
-        why = "; ".join(failed[side].message for side in sides if side in failed)
+        left, right = (named[side] for side in sides)
+        why = "; ".join(failed[side].message for side in (left, right) if side in failed)
         ladders[sides] = (
             ladder.LadderReport.unusable(*sides, why)
             if why
-            else ladder.run(out / pair["left"], out / pair["right"], options.tolerance)
+            else ladder.run(out / left, out / right, options.tolerance)
         )
     for arm in arms:
         # Whole tensors have fed the other side's layers: samples are enough from here on.
@@ -141,43 +191,65 @@ def _climb(
     return ladders
 
 
-def comparison_id(experiments: list[Experiment]) -> str:
-    """Names a comparison by its experiments: the same request has the same id everywhere."""
-    digest = hashlib.sha256(" ".join(each.id for each in experiments).encode()).hexdigest()[:10]
-    return f"{experiments[0].variant}-s{experiments[0].seed}-{digest}"
+def comparison_id(experiments: list[Experiment], *, several: bool = False) -> str:
+    """Names a comparison by its experiments: the same request has the same id everywhere.
+
+    That of `several` seeds is independent of them, so that more of them join those that are there.
+    """
+    of = [replace(each, seed=0) for each in experiments] if several else experiments
+    digest = hashlib.sha256(" ".join(each.id for each in of).encode()).hexdigest()[:10]
+    seeds = "seeds" if several else f"s{experiments[0].seed}"
+    return f"{experiments[0].variant}-{seeds}-{digest}"
 
 
 def _report(
-    results: dict[str, Recording | Failure],
-    experiments: list[Experiment],
-    options: argparse.Namespace,
-    ladders: dict[tuple[str, str], LadderReport],
+    arms: list[Arm], results: Results, options: argparse.Namespace, ladders: Ladders
 ) -> dict[str, Any]:
+    """The report of one seed, whose arms have plain names."""
     from parity.report import build_report
 
-    recordings = [result for result in results.values() if isinstance(result, Recording)]
-    failures = {r.arm: r.message for r in results.values() if isinstance(r, Failure)}
-    asked = {**experiments[0].to_dict(), "padding": options.padding}
+    recordings, failures = [], {}
+    for arm in arms:
+        result = results[arm.id]
+        if isinstance(result, Recording):
+            recordings.append(result)
+        else:
+            failures[arm_id(arm.framework, arm.experiment)] = result.message
+    asked = {**arms[0].experiment.to_dict(), "padding": options.padding}
     return build_report(recordings, asked, failures, options.tolerance, ladders)
 
 
-def _publish(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
-    from parity.report import to_json
-    from parity.report.figures import curves
-    from parity.report.table import render
+def _publish(
+    reports: dict[int, dict[str, Any]],
+    ladders: Ladders,
+    seconds: dict[str, float],
+    out: Path,
+    *,
+    as_json: bool,
+) -> int:
+    from parity.report import figures, paired, paired_table, table, to_json
+    from parity.report import seeds as seeds_plot
 
+    several = len(reports) > 1
+    plain = list(reports.values())
+    report = {**(paired.combine(reports) if several else plain[0]), "seconds": seconds}
     text = to_json(report)
     write_atomically(out / "report.json", text.encode())
-    if any(arm["history"]["loss"] for arm in report["arms"]):
-        curves(report, out)
+    if ladders:
+        every = {"schema": 1, "ladders": [each.to_dict() for each in ladders.values()]}
+        write_atomically(out / "ladders.json", to_json(every).encode())
+    if several:
+        seeds_plot.seeds(report, out)
+    else:
+        figures.curves(report, out)
     if as_json:
         print(text, end="")
-        for arm in report["arms"]:
-            if arm["error"]:
-                print(f"error: {arm['id']}: {arm['error']}", file=sys.stderr)
+        for arm in (arm for each in plain for arm in each["arms"] if arm["error"]):
+            print(f"error: {arm['id']}: {arm['error']}", file=sys.stderr)
     else:
-        render(report)
-        print(f"report, curves and recordings: {out}/")
+        (paired_table if several else table).render(report)
+        print(f"report, figures and recordings: {out}/")
+    return STATUS[report["verdict"]]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from pathlib import Path
 from parity import cli
 from shared_data.errors import InputError
 
-EXIT_ABSTAIN = 3
-STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": EXIT_ABSTAIN}
+STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": cli.EXIT_UNDECIDED}
 
 EXAMPLES = """examples:
   python -m keras_impl.record experiment.json left

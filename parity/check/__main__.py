@@ -16,8 +16,7 @@ from shared_data.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-EXIT_ABSTAIN = 3
-STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": EXIT_ABSTAIN}
+STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": cli.EXIT_UNDECIDED}
 LAST = [level for level in LEVELS if level not in ("structure", "buffers")]  # come with others
 DIRECTIONS = ("keras-to-torch", "torch-to-keras")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -21,6 +21,7 @@ COLOURS = {
     "pass": "bold green",
     "fail": "bold red",
     "abstain": "yellow",
+    "inconclusive": "bold yellow",
     "error": "bold magenta",
 }
 PROVEN = ("forward", "loss", "gradient", "update", "trajectory")  # in float64: a proof
@@ -31,10 +32,15 @@ FILE_WIDTH = 100  # columns where the output is no terminal; tables fit into 80 
 
 def render(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the report; to standard output, unless a console is given."""
+    show(_parts(report), console)
+
+
+def show(parts: Iterable[Text | Table], console: Console | None = None) -> None:
+    """Print the parts; what is no terminal gets 100 columns."""
     if console is None:
         console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH, highlight=False)
     tight = console.width < FILE_WIDTH
-    for part in _parts(report):
+    for part in parts:
         if isinstance(part, Table):
             part.padding = (0, 0) if tight else (0, 1, 0, 0)
         console.print(part)
@@ -48,7 +54,7 @@ def sentence(report: Mapping[str, Any]) -> str:
         largest = max(pair["criterion"][m]["difference"] for pair in port for m in METRICS)
         return (
             "PASS: with the same padding PyTorch replicates Keras: no final metric differs by "
-            f"more than {tolerance:g} (largest difference {difference(largest)}).{_proof(port)}"
+            f"more than {tolerance:g} (largest difference {difference(largest)}).{proof(port)}"
         )
     if report["verdict"] == "fail":
         failures = "; ".join(_failure(pair) for pair in port if pair["verdict"] == "fail")
@@ -83,20 +89,18 @@ def difference(value: float | None) -> str:
 
 def _parts(report: Mapping[str, Any]) -> Iterator[Text | Table]:
     blank = Text()
-    yield from (_header(report), blank)
+    yield from (header(report), blank)
     if report["data"]["splits"]:
-        yield from (_splits(report["data"]), blank)
+        yield from (split_table(report["data"]), blank)
     yield from (_arms(report), blank)
-    yield from _errors(report)
+    yield from reasons(report)
     if report["pairs"]:
         yield from (_pairs(report), _legend(report["tolerance"]), blank)
-    if any(pair["ladder"] for pair in report["pairs"]):
-        yield from (_ladder(report["pairs"]), _ladder_legend(), blank)
-        yield from (*_departures(report["pairs"]), blank)
+    yield from ladders(report["pairs"])
     yield Text(sentence(report), style=COLOURS[report["verdict"]])
 
 
-def _header(report: Mapping[str, Any]) -> Text:
+def header(report: Mapping[str, Any]) -> Text:
     experiment, data = report["experiment"], report["data"]
     side = experiment["image_size"]
     left_out = len(data.get("duplicates", ()))
@@ -104,14 +108,19 @@ def _header(report: Mapping[str, Any]) -> Text:
         f": {VARIANTS[experiment['variant']].summary}",
         f"images {side}x{side}, filters x {experiment['width']:g}, {experiment['epochs']} epochs "
         f"of batches of {experiment['batch_size']}, learning rate {experiment['learning_rate']:g}, "
-        f"seed {experiment['seed']}, {experiment['precision']}, {experiment['device']}",
+        f"{_seeds(report)}, {experiment['precision']}, {experiment['device']}",
         f"data {printable(str(data['source']))}, digest {(data['digest'] or 'unknown')[:12]}, "
         f"{left_out} {'duplicate' if left_out == 1 else 'duplicates'} left out",
     ]
     return Text(experiment["variant"], style="bold").append("\n".join(lines), style="not bold")
 
 
-def _splits(data: Mapping[str, Any]) -> Table:
+def _seeds(report: Mapping[str, Any]) -> str:
+    seeds = report.get("seeds") or [report["experiment"]["seed"]]
+    return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}"
+
+
+def split_table(data: Mapping[str, Any]) -> Table:
     """The study's Table 1: images of each class in each split.
 
     Classes are columns, as in the study, unless they are so many that they have to be rows.
@@ -125,7 +134,7 @@ def _splits(data: Mapping[str, Any]) -> Table:
     if sum(max(len(name), DIGITS) for name in classes) > CLASSES_WIDTH:
         lines = [list(column) for column in zip(*lines, strict=True)]
         lines[0][0] = "class"
-    table = _table(*lines[0])
+    table = plain_table(*lines[0])
     for line in lines[1:]:
         table.add_row(*line)
     return table
@@ -135,7 +144,7 @@ def _arms(report: Mapping[str, Any]) -> Table:
     with_ood = any(arm["ood"] for arm in report["arms"])
     ood_heading = ["ood\nacc"] if with_ood else []
     headings = ("loss", "acc", "val\nloss", "val\nacc", "test\nacc", "test\nAUC", *ood_heading)
-    table = _table("arm", "weights", *headings, "s per\nstep", "peak\nGB")
+    table = plain_table("arm", "weights", *headings, "s per\nstep", "peak\nGB")
     for arm in report["arms"]:
         test, ood = arm["test"] or {}, arm["ood"] or {}
         measured = [arm["history"][metric][-1:] for metric in METRICS]
@@ -148,22 +157,24 @@ def _arms(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _errors(report: Mapping[str, Any]) -> Iterator[Text]:
+def reasons(report: Mapping[str, Any]) -> Iterator[Text]:
     """Why an arm or a pair has no result; a pair that merely repeats its arm's reason is silent."""
     failed = {arm["id"]: arm["error"] for arm in report["arms"] if arm["error"]}
-    reasons = dict(failed)
+    found = dict(failed)
     for pair in report["pairs"]:
         if pair["error"] and not {pair["left"], pair["right"]} & failed.keys():
-            reasons[f"{pair['left']} and {pair['right']}"] = pair["error"]
-    for name, reason in reasons.items():
+            found[f"{pair['left']} and {pair['right']}"] = pair["error"]
+    for name, reason in found.items():
         lines = [printable(line) for line in reason.splitlines()]
         yield Text(f"{name}: ", style="bold magenta").append("\n  ".join(lines), style="default")
-    if reasons:
+    if found:
         yield Text()
 
 
 def _pairs(report: Mapping[str, Any]) -> Table:
-    table = _table("left", "right", "compared as", "loss", "acc", "val loss", "val acc", "verdict")
+    table = plain_table(
+        "left", "right", "compared as", "loss", "acc", "val loss", "val acc", "verdict"
+    )
     table.columns[2].justify = "left"
     for pair in report["pairs"]:
         cells = [_judged(pair["criterion"].get(metric)) for metric in METRICS]
@@ -189,10 +200,17 @@ def _judged(judged: Mapping[str, Any] | None) -> Text:
     return Text(f"{difference(judged['difference'])} !", style="red")
 
 
+def ladders(pairs: Sequence[Mapping[str, Any]]) -> Iterator[Text | Table]:
+    """What the ladders of the pairs that have one say; nothing where none was run."""
+    if any(pair["ladder"] for pair in pairs):
+        yield from (_ladder(pairs), _ladder_legend(), Text())
+        yield from (*_departures(pairs), Text())
+
+
 def _ladder(pairs: Sequence[Mapping[str, Any]]) -> Table:
     """A row per level and precision, a column per pair: the verdict and the largest difference."""
     climbed = [pair for pair in pairs if pair["ladder"]]
-    table = _table("ladder", "in", *(f"{pair['left']}\n{pair['right']}" for pair in climbed))
+    table = plain_table("ladder", "in", *(f"{pair['left']}\n{pair['right']}" for pair in climbed))
     table.columns[1].justify = "left"
     columns = [_numbered(pair["ladder"]) for pair in climbed]
     for row in dict.fromkeys(row for column in columns for row in column):
@@ -247,7 +265,7 @@ def _departures(pairs: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
             yield Text(f"  and {len(reasons) - REASONS} more (report.json)", style="dim")
 
 
-def _proof(pairs: Sequence[Mapping[str, Any]]) -> str:
+def proof(pairs: Sequence[Mapping[str, Any]]) -> str:
     """What the ladders of passing pairs prove, and what they leave open."""
     results = [result for pair in pairs for result in pair["ladder"]]
     if not results:
@@ -278,7 +296,7 @@ def _failure(pair: Mapping[str, Any]) -> str:
     return f"{pair['right']} does not replicate {pair['left']} in {', '.join(outside)}"
 
 
-def _table(first: str, *others: str) -> Table:
+def plain_table(first: str, *others: str) -> Table:
     """A table whose first column is text, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(first, no_wrap=True)

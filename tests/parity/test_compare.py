@@ -353,6 +353,29 @@ def test_what_is_finished_is_not_run_again(command: Command, tmp_path: Path) -> 
 
 
 @workers
+def test_seeds_are_judged_together_and_more_of_them_join_in(
+    command: Command, tmp_path: Path
+) -> None:
+    # One of 4 images is a quarter of the validation accuracy: two seeds cannot decide.
+    arguments = (*TRAIN_ONLY, "--padding", "1", "--epochs", "1", "--out", tmp_path, "--json")
+    two = command("parity.compare", *arguments, "--seeds", "8", "9")
+    assert two.code == 3, two.err
+    assert {"seeds.png", "seeds.svg", "report.json", "s8", "s9"} <= set(os.listdir(tmp_path))
+    assert two.json["verdict"] == "inconclusive"
+    three = command("parity.compare", *arguments, "--seeds", "8", "9", "10")
+    assert three.err.count("epoch 1/1") == 2  # the third seed's two arms
+    assert (three.json["seeds"], len(three.json["runs"])) == ([8, 9, 10], 3)
+    (pair,) = three.json["equivalence"]
+    for metric in ("loss", "val_loss"):
+        assert pair["metrics"][metric]["verdict"] == "pass"
+        finals = [
+            Recording.read(tmp_path / f"s{seed}" / "torch-p1").history[metric][-1]
+            for seed in (8, 9, 10)
+        ]
+        assert pair["metrics"][metric]["right"] == finals
+
+
+@workers
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 def test_a_worker_that_dies_is_reported_and_the_others_are_kept(tmp_path: Path) -> None:
     arguments = [*SMALL, "--padding", "1", "--out", str(tmp_path)]
@@ -385,6 +408,7 @@ BAD_REQUESTS = {
     "epochs": (["--epochs", "0"], "--epochs"),
     "choice": (["--precision", "float16"], "invalid choice: 'float16'"),
     "float64": (["--keras-backend", "torch"], "--keras-backend tensorflow"),
+    "seeds": (["--seeds", "8", "9", "--seed", "8"], "--seed or --seeds"),
     "few": (["--synthetic-images", "3"], "few"),
 }
 
@@ -434,6 +458,14 @@ def test_real_faces_with_an_out_of_distribution_set(command: Command, tmp_path: 
     for arm in report["arms"]:
         matrix = np.array(arm["ood"]["confusion"])
         assert matrix.sum(1)[0] == matrix.sum(1)[1] > 0
+
+
+def test_seeds_join_a_comparison_of_the_same_id() -> None:
+    from parity.compare import comparison_id
+
+    ids = {comparison_id([Experiment.of(seed=seed)], several=True) for seed in (8, 9)}
+    assert len(ids) == 1
+    assert comparison_id([Experiment.of()]) not in ids
 
 
 def test_ids_of_comparisons_differ_with_the_request() -> None:

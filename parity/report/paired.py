@@ -1,0 +1,90 @@
+"""The report over several seeds: one plain report per seed, and what they say together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from parity import equivalence
+from parity.criterion import DECIDING_ROLE
+from parity.equivalence import Equivalence
+from parity.recording import METRICS
+from parity.report.build import SCHEMA, finite
+
+SHARE_OF = {"accuracy": "train", "val_accuracy": "validation"}  # metric -> whose images it counts
+
+History = Mapping[str, Sequence[float | None]]
+
+
+def combine(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Judge reports of one request, by seed, as `build_report` made them; schema 1 of report.json.
+
+    Returns:
+        `seeds`; `equivalence`: per pair its `verdict` and per metric `Equivalence.to_dict()`;
+        `runs`: the plain reports. A pair whose ladder fails, fails. `verdict` is that of the port
+        pairs, or `error` where one of them could not be judged. The rest is the first run's.
+
+    Raises:
+        ValueError: fewer than two runs.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"one seed has no spread: expected two or more runs, got {len(runs)}")
+    first = next(iter(runs.values()))
+    judged = [_pair(pair, list(runs.values())) for pair in first["pairs"]]
+    port = {pair["verdict"] for pair in judged if pair["role"] == DECIDING_ROLE}
+    shared = ("tolerance", "experiment", "environment", "data")
+    return finite(
+        {
+            "schema": SCHEMA,
+            "verdict": "error" if "error" in port or not port else equivalence.overall(port),
+            **{key: first[key] for key in shared},
+            "seeds": list(runs),
+            "equivalence": judged,
+            "runs": list(runs.values()),
+        }
+    )
+
+
+def judge(
+    histories: Sequence[tuple[History, History]],
+    splits: Mapping[str, Mapping[str, int]],
+    margin: float,
+) -> dict[str, Equivalence]:
+    """Each of `METRICS` after the last epoch, over seeds.
+
+    Args:
+        histories: per seed the left and the right arm's.
+        splits: images of each class in each split.
+    """
+    judged = {}
+    for metric in METRICS:
+        left, right = (
+            [math.nan if side[metric][-1] is None else side[metric][-1] for side in sides]
+            for sides in zip(*histories, strict=True)
+        )
+        counted = SHARE_OF.get(metric)
+        step = 1 / sum(splits[counted].values()) if counted else 0.0
+        judged[metric] = equivalence.equivalence(left, right, margin=margin, step=step)
+    return judged
+
+
+def _pair(pair: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A pair over all seeds; `error` says why it cannot be judged, `metrics` is empty then."""
+    sides = (pair["left"], pair["right"])
+    found = {key: pair[key] for key in ("left", "right", "role", "ladder_verdict")}
+    same = [each for run in runs for each in run["pairs"] if (each["left"], each["right"]) == sides]
+    errors = [each["error"] for each in same if each["error"]]
+    if errors:
+        why = "; ".join(dict.fromkeys(errors))
+        return {**found, "verdict": "error", "metrics": {}, "error": why}
+    arms = [{arm["id"]: arm["history"] for arm in run["arms"]} for run in runs]
+    histories = [(of_seed[sides[0]], of_seed[sides[1]]) for of_seed in arms]
+    judged = judge(histories, runs[0]["data"]["splits"], runs[0]["tolerance"])
+    verdict = equivalence.overall(each.verdict for each in judged.values())
+    return {
+        **found,
+        "verdict": "fail" if pair["ladder_verdict"] == "fail" else verdict,
+        "metrics": {metric: each.to_dict() for metric, each in judged.items()},
+        "error": None,
+    }

@@ -1,0 +1,164 @@
+"""The report over several seeds as text, in the manner of `parity.report.table`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from parity.criterion import DECIDING_ROLE
+from parity.report.table import (
+    COLOURS,
+    difference,
+    header,
+    ladders,
+    plain_table,
+    proof,
+    reasons,
+    show,
+    split_table,
+)
+
+
+def render(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the report; to standard output, unless a console is given."""
+    show(_parts(report), console)
+
+
+def sentence(report: Mapping[str, Any]) -> str:
+    """The verdict in plain words."""
+    port = [pair for pair in report["equivalence"] if pair["role"] == DECIDING_ROLE]
+    metrics = [(pair, name, each) for pair in port for name, each in pair["metrics"].items()]
+    seeds, tolerance = len(report["seeds"]), report["tolerance"]
+    if report["verdict"] == "pass":
+        widest = max(abs(bound) for _, _, each in metrics for bound in each["interval"])
+        return (
+            f"PASS: over {seeds} seeds PyTorch is equivalent to Keras, at 5 %: no mean difference "
+            f"of a final metric is beyond {tolerance:g} (no interval reaches further than "
+            f"{difference(widest)}).{_proof(report)}"
+        )
+    if report["verdict"] == "fail":
+        failures = "; ".join(filter(None, map(_failure, port)))
+        return f"FAIL: {failures}. Over {seeds} seeds at most {tolerance:g} is allowed, at 5 %."
+    if report["verdict"] == "inconclusive":
+        undecided = [each for each in metrics if each[2]["verdict"] == "inconclusive"]
+        names = "; ".join(
+            f"{name.replace('_', ' ')} of {pair['left']} and {pair['right']}"
+            for pair, name, _ in undecided
+        )
+        return f"INCONCLUSIVE: {seeds} seeds do not decide {names}. {_needed(undecided)}"
+    return "ERROR: no verdict: not every seed has a finished pair of arms, see above."
+
+
+def _parts(report: Mapping[str, Any]) -> Iterator[Text | Table]:
+    first, blank = report["runs"][0], Text()
+    yield from (header(report), blank)
+    if report["data"]["splits"]:
+        yield from (split_table(report["data"]), blank)
+    for run in report["runs"]:
+        yield from reasons(run)
+    if any(pair["metrics"] for pair in report["equivalence"]):
+        yield from (_metrics(report["equivalence"]), _legend(report), blank)
+    yield from (_single(report), blank)
+    yield from ladders(first["pairs"])
+    yield Text(sentence(report), style=COLOURS[report["verdict"]])
+
+
+def _metrics(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    """A row per pair and metric."""
+    table = plain_table(
+        *("pair", "metric", "mean\ndifference", "90 % interval", "p", "noise\nleft"),
+        *("noise\nright", "verdict"),
+    )
+    table.columns[1].justify = "left"
+    for pair in pairs:
+        name = f"{pair['left']} {pair['right']}"
+        quiet = None if pair["role"] == DECIDING_ROLE else "dim"
+        for metric, each in pair["metrics"].items():
+            low, high = each["interval"]
+            cells = [_signed(each["mean"]), f"{_signed(low)} to {_signed(high)}"]
+            cells += ["-" if each["p_value"] is None else f"{each['p_value']:.3f}"]
+            cells += [difference(each["noise"][side]) for side in ("left", "right")]
+            verdict = Text(each["verdict"], style=COLOURS[each["verdict"]])
+            table.add_row(name, metric.replace("_", " "), *cells, verdict, style=quiet)
+            name = ""
+    return table
+
+
+def _legend(report: Mapping[str, Any]) -> Text:
+    text = (
+        "difference: right less left, after the last epoch; noise: a side's own standard deviation "
+        f"over seeds;\npass: the interval lies within {report['tolerance']:g} (two one-sided "
+        'paired t-tests); "as published" never decides'
+    )
+    return Text(text, style="dim")
+
+
+def _single(report: Mapping[str, Any]) -> Text:
+    """The criterion of the study, which looks at one seed at a time."""
+    lines = []
+    for pair in report["equivalence"]:
+        sides = (pair["left"], pair["right"])
+        verdicts = [
+            each["criterion"] and all(judged["within"] for judged in each["criterion"].values())
+            for run in report["runs"]
+            for each in run["pairs"]
+            if (each["left"], each["right"]) == sides
+        ]
+        lines.append(
+            f"{' and '.join(sides)}: {sum(map(bool, verdicts))} of {len(verdicts)} seeds pass the "
+            "study's one-seed criterion"
+        )
+    return Text("\n".join(lines))
+
+
+def _failure(pair: Mapping[str, Any]) -> str:
+    outside = [
+        f"{name.replace('_', ' ')} (mean difference {_signed(each['mean'])})"
+        for name, each in pair["metrics"].items()
+        if each["verdict"] == "fail"
+    ]
+    if outside:
+        return f"{pair['right']} differs from {pair['left']} in {', '.join(outside)}"
+    if pair["ladder_verdict"] == "fail":
+        return f"the ladder of {pair['left']} and {pair['right']} fails"
+    return ""
+
+
+def _needed(undecided: Sequence[tuple[Any, str, Mapping[str, Any]]]) -> str:
+    """How many seeds would decide all of it."""
+    needed = [each["seeds_needed"] for _, _, each in undecided]
+    if None in needed:
+        return (
+            "At this mean and spread not even 1000 would: the difference is about the tolerance "
+            "itself."
+        )
+    return (
+        f"At this mean and spread about {max(needed)} would (chance 80 %): give more to --seeds; "
+        f"those that are finished are not run again.{_coarse(undecided)}"
+    )
+
+
+def _coarse(undecided: Sequence[tuple[Any, str, Mapping[str, Any]]]) -> str:
+    """Why an accuracy of few images needs many seeds."""
+    coarsest = max((each for _, _, each in undecided), key=lambda each: each["step"])
+    if coarsest["step"] <= coarsest["margin"]:
+        return ""
+    return (
+        f" One image of {round(1 / coarsest['step'])} is {coarsest['step']:.2g} of an accuracy, "
+        "more than the tolerance: more images decide it with fewer seeds."
+    )
+
+
+def _proof(report: Mapping[str, Any]) -> str:
+    said = proof([pair for pair in report["runs"][0]["pairs"] if pair["role"] == DECIDING_ROLE])
+    return f"{said[:-1]}, for seed {report['seeds'][0]}." if said else ""
+
+
+def _signed(value: float | None) -> str:
+    if value is None or value == 0:
+        return difference(value)
+    return ("-" if value < 0 else "+") + difference(abs(value))
