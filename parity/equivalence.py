@@ -182,9 +182,9 @@ def _two_one_sided(
     sample: np.ndarray, margin: float, alpha: float
 ) -> tuple[tuple[float, float], float]:
     """The mean's confidence interval and the test's p value."""
-    mean = float(sample.mean())
-    if not _std(sample):  # equal to the bit, seed by seed: nothing is left to chance
-        return (mean, mean), float(abs(mean) >= margin)
+    if not _std(sample):  # the same for each seed: nothing is left to chance
+        same = float(sample[0])
+        return (same, same), float(abs(same) >= margin)
     from statsmodels.stats.weightstats import DescrStatsW  # a second to import
 
     described = DescrStatsW(sample)
@@ -204,4 +204,7 @@ def _spread(differences: np.ndarray, least: float) -> np.ndarray:
 
 def _std(values: np.ndarray) -> float:
     """The sample standard deviation; NaN where a value is not finite."""
-    return float(np.std(values, ddof=1)) if np.isfinite(values).all() else math.nan
+    if not np.isfinite(values).all():
+        return math.nan
+    # Equal values have none; their mean, rounded, would leave a little.
+    return float(np.std(values, ddof=1)) if np.ptp(values) else 0.0

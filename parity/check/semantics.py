@@ -86,7 +86,7 @@ def findings(
 def _settings(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Finding]:
     for each in (match for match in matching.matches if not match.joined):
         ours, theirs = each.keras, each.torch
-        if ours.kind != theirs.kind:
+        if ours.kind != theirs.kind and not _one_per_channel(ours, theirs):
             severity = CAUSE if {ours.kind, theirs.kind} in ALIKE else FAIL
             change = f"{theirs.name}: use {ours.kind.replace('_', ' ')}"
             row = _row("x.activation" if ours.kind in ACTIVATIONS else f"{ours.kind}.kind")
@@ -98,6 +98,13 @@ def _settings(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Findin
         for key in left:
             if key in right and not _same(left[key], right[key]):
                 yield _finding(ours, theirs, key, left[key], right[key])
+
+
+def _one_per_channel(ours: Node, theirs: Node) -> bool:
+    """A depthwise convolution that one side calls a convolution of as many groups as channels."""
+    named = {node.kind.removeprefix("depthwise_") for node in (ours, theirs)}
+    groups = [node.settings.get("groups") for node in (ours, theirs)]
+    return len(named) == 1 and groups[0] is not None and groups[0] == groups[1]
 
 
 def _finding(ours: Node, theirs: Node, key: str, left: Any, right: Any) -> Finding:

@@ -3,7 +3,8 @@
 Arms are trained for the aligned pair and for every difference, from several seeds. The *gap* of a
 metric is PyTorch's less Keras', of the same seed; the *change* is one framework's number less its
 own number in the aligned pair. The *noise floor* is what a gap's mean may be where two runs differ
-by their seeds alone: a difference that stays below it may be chance.
+by their seeds alone: a difference that stays below it may be chance. Whether the frameworks still
+agree is asked of the gaps as `parity.equivalence` asks it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity import equivalence
+from parity.criterion import TOLERANCE
 from parity.differences import ALIGNED, DIFFERENCES
+from parity.equivalence import Equivalence
 from parity.recording import METRICS
 from parity.study.arms import FRAMEWORKS, Arm, measure
 
@@ -88,12 +92,16 @@ class Effect:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All effects, largest first, with the control last, and the noise floor of each metric."""
+    """All effects, largest first, with the control last.
+
+    `floors` are the noise floors of the metrics, `steps` the least by which each can change.
+    """
 
     variant: str
     seeds: tuple[int, ...]
     effects: tuple[Effect, ...]
     floors: dict[str, float | None]
+    steps: dict[str, float]
 
     @property
     def metrics(self) -> list[str]:
@@ -104,6 +112,21 @@ class Explanation:
         """Whether a mean lies beyond the noise floor; None where there is none."""
         floor = self.floors.get(metric)
         return None if value is None or floor is None else abs(value) > floor
+
+    def equivalences(self, effect: Effect) -> dict[str, Equivalence]:
+        """Of the criterion's metrics, those that two or more seeds have."""
+        return {
+            metric: equivalence.equivalence(
+                [0.0] * len(gaps), gaps, margin=TOLERANCE, step=self.steps[metric]
+            )
+            for metric in METRICS
+            if len(gaps := list(effect.gaps[metric].values())) > 1
+        }
+
+    def agree(self, effect: Effect) -> str | None:
+        """Whether the frameworks agree with it: pass, fail, inconclusive; None with one seed."""
+        found = self.equivalences(effect)
+        return equivalence.overall(each.verdict for each in found.values()) if found else None
 
 
 def explain(
@@ -119,7 +142,9 @@ def explain(
     effects = [_effect(name, seeds, runs, ladders.get(name)) for name in runs]
     ranked = sorted(effects, key=lambda each: (each.name == ALIGNED, -each.size))
     floors = {metric: _floor(runs[ALIGNED], metric) for metric in (*METRICS, *SPLITS)}
-    return Explanation(variant, tuple(seeds), tuple(ranked), floors)
+    arms = [arm for of_seed in runs[ALIGNED].values() for arm in of_seed.values()]
+    steps = {metric: max((_step(arm, metric) for arm in arms), default=0.0) for metric in floors}
+    return Explanation(variant, tuple(seeds), tuple(ranked), floors, steps)
 
 
 def to_dict(explanation: Explanation) -> dict[str, Any]:
@@ -137,6 +162,17 @@ def to_dict(explanation: Explanation) -> dict[str, Any]:
                 "in_numbers": vars(each.in_numbers) if each.in_numbers else None,
                 "origins": list(each.origins),
                 "size": each.size,
+                "agree": explanation.agree(each),
+                "equivalence": {
+                    metric: {
+                        "verdict": found.verdict,
+                        "mean": found.mean,
+                        "interval": list(found.interval),
+                        "p_value": found.p_value,
+                        "seeds_needed": found.seeds_needed,
+                    }
+                    for metric, found in explanation.equivalences(each).items()
+                },
                 "gap": {
                     metric: {
                         "mean": each.gap(metric),
@@ -217,11 +253,11 @@ def _floor(runs: Runs, metric: str) -> float | None:
         if len(known) >= 2:
             quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(known) - 1))
             spread = quantile * float(np.std(known, ddof=1)) * math.sqrt(2 / len(known))
-            floors.append(max(spread, _resolution(arms[0], metric)))
+            floors.append(max(spread, _step(arms[0], metric)))
     return max(floors, default=None)
 
 
-def _resolution(arm: Arm, metric: str) -> float:
+def _step(arm: Arm, metric: str) -> float:
     """What one image is worth in an accuracy; 0 of a loss."""
     split = {"accuracy": "train", "val_accuracy": "validation"}.get(metric, metric)
     images = arm.data["splits"].get(split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from parity.criterion import TOLERANCE
 from parity.differences import ALIGNED
 from parity.recording import write_atomically
 from parity.report.build import finite
 from parity.report.plotting import FAINT, GRID, INK, STYLE, save
+from parity.report.table import FILE_WIDTH
 from parity.study.arms import FRAMEWORKS
 from parity.study.effects import Effect, Explanation, to_dict
 from parity.study.grid import markdown_table
@@ -78,22 +81,30 @@ def page(explanation: Explanation, sentence: str) -> str:
 
 def render(explanation: Explanation, console: Console | None = None) -> None:
     """Print the gaps and the level at which each shows; to standard output by default."""
-    console = console or Console(highlight=False)
+    if console is None:
+        console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH, highlight=False)
     console.print(Text(f"{explanation.variant}: PyTorch less Keras, by difference", style="bold"))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("difference", no_wrap=True)
     table.add_column("shows at")
     for metric in explanation.metrics:
-        table.add_column(NAMES[metric].replace("accuracy", "acc."), justify="right")
+        table.add_column(_short(NAMES[metric]), justify="right", min_width=7)
+    table.add_column(f"within {100 * TOLERANCE:g} %", no_wrap=True, min_width=12)
     for each in explanation.effects:
         cells = (_cell(explanation, each.gap(metric), metric) for metric in explanation.metrics)
         shows = each.in_numbers or each.first
-        table.add_row(each.name, shows.level if shows else "-", *cells)
+        agree = explanation.agree(each) or "-"
+        table.add_row(each.name, shows.level if shows else "-", *cells, agree)
     floors = (explanation.floors[metric] for metric in explanation.metrics)
     table.add_section()
     table.add_row("noise floor", "", *("-" if f is None else f"{f:.4f}" for f in floors))
     console.print(table)
-    console.print(_legend(explanation).replace("**Bold**", "Red"))
+    console.print(_legend(explanation).replace("**Bold**", "Red").replace("*", ""))
+
+
+def _short(name: str) -> str:
+    words = {"accuracy": "acc.", "validation": "val.", "out-of-distribution": "OOD"}
+    return " ".join(words.get(word, word) for word in name.split())
 
 
 def to_csv(explanation: Explanation) -> str:
@@ -162,18 +173,24 @@ def _legend(explanation: Explanation) -> str:
         return text + "One seed gives no noise floor: give more with --seeds."
     return text + (
         "**Bold**: beyond the noise floor, the mean gap that two runs stay below in 95 of 100 "
-        "cases where they differ by their seeds alone."
+        "cases where they differ by their seeds alone. *Within 2 %*: equivalent at 5 % in the "
+        "criterion's four metrics (docs/equivalence.md)."
     )
 
 
 def _gaps(explanation: Explanation) -> list[str]:
-    heading = ["difference", *(NAMES[metric] for metric in explanation.metrics)]
+    names = (NAMES[metric] for metric in explanation.metrics)
+    heading = ["difference", *names, f"within {100 * TOLERANCE:g} %"]
     rows = [
-        [each.name, *(_number(explanation, each.gap(m), m) for m in explanation.metrics)]
+        [
+            each.name,
+            *(_number(explanation, each.gap(m), m) for m in explanation.metrics),
+            explanation.agree(each) or "-",
+        ]
         for each in explanation.effects
     ]
     floors = (explanation.floors[metric] for metric in explanation.metrics)
-    rows.append(["*noise floor*", *("-" if f is None else f"{f:.4f}" for f in floors)])
+    rows.append(["*noise floor*", *("-" if f is None else f"{f:.4f}" for f in floors), ""])
     return markdown_table(heading, rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from parity.study import over_seeds
 from parity.study.arms import BASELINES, FRAMEWORKS, title
 from parity.study.grid import Table, markdown_table
 from parity.study.judgements import NO, NOT_JUDGED, UNDECIDED, YES
@@ -45,6 +46,8 @@ def section(summary: Summary, link: str = ".") -> str:
     lines += [f"- *{HEADINGS[rule]}*: {text}" for rule, text in summary["rules"].items()]
     lines += ["", summary["fluctuation"] + " " + _deciding(summary["judgements"])]
     lines += ["", *_contradictions(summary["judgements"]), ""]
+    if "over_seeds" in summary:
+        lines += [f"**{over_seeds.TITLE}.**", *over_seeds.lines(summary["over_seeds"]), ""]
     tables = ", ".join(
         f"[{table['number']}]({link}/table{table['number']}.md)" for table in summary["tables"]
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from parity.recording import write_atomically
 from parity.report.build import finite
-from parity.study import pages
+from parity.study import over_seeds, pages
 from parity.study.arms import Study, published_study
 from parity.study.figures import FIGURES, caption, heading, write_figures
 from parity.study.fluctuation import DEFINITION
@@ -23,16 +23,20 @@ SCHEMA = 1
 SUMMARY = "summary.json"
 
 
-def write(study: Study, folder: Path, mode: str) -> dict[str, Any]:
+def write(
+    study: Study, folder: Path, mode: str, seeds: Mapping[int, Study] | None = None
+) -> dict[str, Any]:
     """Write tables, figures, judgements and `summary.json` into `folder`; return the summary.
 
-    `mode` names the study, `aligned` or `as_published`. Equal studies give equal files; arms may
-    be missing. `summary.json` comes last: where it stands, all of it stands, and `section` needs
-    nothing else. Raises `InputError` where arms were trained on different data; then nothing is
-    written.
+    `mode` names the study, `aligned` or `as_published`; `seeds` are this study and its likes from
+    other seeds, where there are several. Equal studies give equal files; arms may be missing.
+    `summary.json` comes last: where it stands, all of it stands, and `section` needs nothing else.
+    Raises `InputError` where arms were trained on different data; then nothing is written.
     """
     tables = study_tables(study)
     summary = _summary(study, tables, mode)
+    if seeds and len(seeds) > 1:
+        summary["over_seeds"] = over_seeds.twins(seeds)
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     (folder / SUMMARY).unlink(missing_ok=True)  # of an earlier study
@@ -43,6 +47,9 @@ def write(study: Study, folder: Path, mode: str) -> dict[str, Any]:
     judgements = {key: summary[key] for key in ("rules", "fluctuation", "judgements")}
     write_atomically(folder / "judgements.json", _json(judgements))
     write_atomically(folder / "judgements.md", pages.judgements_page(summary).encode())
+    if "over_seeds" in summary:
+        page = [f"# {over_seeds.TITLE}", "", *over_seeds.lines(summary["over_seeds"]), ""]
+        write_atomically(folder / "over_seeds.md", "\n".join(page).encode())
     write_atomically(folder / "figures.md", pages.figures_page(summary).encode())
     write_atomically(folder / SUMMARY, _json(summary))
     return summary

@@ -107,3 +107,22 @@ def test_a_max_pool_and_a_relu_may_stand_either_way_round() -> None:
     )
     assert report.verdict == "pass", report.text()
     assert report.coverage.whole and not report.findings
+
+
+@pytest.mark.parametrize("groups", [6, 3])
+def test_a_convolution_of_a_group_per_channel_is_depthwise_by_either_name(groups: int) -> None:
+    import keras
+    import torch
+
+    def build_keras():
+        own = keras.layers.Conv2D(6, 3, groups=6)
+        return keras.Sequential([keras.Input((8, 8, 6)), own])
+
+    def build_torch():
+        return torch.nn.Sequential(torch.nn.Conv2d(6, 6, 3, groups=groups))
+
+    images = np.random.default_rng(0).random((2, 8, 8, 6))
+    # Forward alone: TensorFlow has no gradient of grouped convolutions on CPU.
+    report = parity.check_pair(build_keras, build_torch, images, level="forward")
+    assert report.verdict == ("pass" if groups == 6 else "fail"), report.text()
+    assert bool(report.findings) == (groups != 6)

@@ -132,6 +132,15 @@ def test_seeds_that_agree_to_the_image_are_not_certain():
     assert 5 < math.log(0.05) / math.log(1 - MARGIN * 16) < 9  # all agree by luck: below 5 %
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 7])
+def test_seeds_that_differ_alike_have_no_spread_but_that_of_a_step(seeds):
+    """Their mean is rounded: what is left of it must not pass for a spread."""
+    for value in (0.1, 1 / 3, 3 / 129):
+        assert judged([value] * seeds).interval == (value, value)
+        low, high = judged([value] * seeds, step=1 / 129).interval
+        assert (low + high) / 2 == pytest.approx(value) and low < value < high
+
+
 def test_equal_to_the_bit_is_equal():
     assert judged([0.0, 0.0]).interval == (0.0, 0.0)
     assert judged([0.0, 0.0]).verdict == "pass"
