@@ -2,7 +2,8 @@
 
 The small pairs run in this process, so that each framework is loaded once; the published ones,
 which are large, by `python -m parity.check`. `--random 100` checks that many random twins, and each
-with one random mistake.
+with one random mistake. `--readme README.md` checks nothing and writes what is known of the
+published ones into it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,22 @@ import numpy as np
 from parity.check import pairs
 from parity.recording import write_atomically
 from parity.study.grid import markdown_table
+from parity.study.pages import placed
 from tests import zoo
+
 # Options of published pairs that cannot run as they are.
 LIMITS = {
     "vgg": ("--batch", "1", "--level", "gradient"),  # 138 million parameters
     "convnext": ("--level", "forward"),  # TensorFlow has no gradient of grouped convolutions on CPU
 }
+README_HEADING = "### Published models"
+SECTION = """\
+`keras.applications` against `torchvision.models`, random weights, VGG at 224x224, the rest at 32x32
+(`python -m tests.zoo --published --out results/zoo`). `_aligned` and `_without_dropout` are twins
+written here, without what the table says of the pair above them:"""
+LIMITED = """\
+VGG runs with a batch of 1 up to the level gradient; ConvNeXt up to forward, since TensorFlow has no
+gradient of grouped convolutions on CPU. Gigabytes are those of the largest process."""
 
 
 def main() -> int:
@@ -36,7 +47,13 @@ def main() -> int:
     parser.add_argument("--published", action="store_true", help="those instead of the small ones")
     parser.add_argument("--random", type=int, metavar="N", help="random twins instead")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the table there")
     options = parser.parse_args()
+    if options.readme:
+        rows = json.loads((options.out / "published.json").read_text())["pairs"]
+        text = placed(options.readme.read_text(), README_HEADING, _section(rows))
+        write_atomically(options.readme, text.encode())
+        return 0
     chosen = zoo.PUBLISHED if options.published else (*zoo.FAITHFUL, *zoo.MISTAKEN)
     known = {pair.name: pair for pair in chosen}
     unknown = [name for name in options.names if name not in known]
@@ -154,6 +171,26 @@ def inputs(pair: zoo.Pair, batch: int = 4) -> list[np.ndarray]:
         else rng.standard_normal((batch, *shape))
         for shape in pair.shapes
     ]
+
+
+def _section(rows: list[dict[str, Any]]) -> str:
+    """The README's: the causes in words, and what a check costs."""
+    heading = ["pair", "verdict", "first level", "starts at (Keras / PyTorch)", "cause", "s", "GB"]
+    table = [
+        [
+            *(row[key] for key in ("pair", "verdict", "level", "origin")),
+            row["differs"] if row["verdict"] == "fail" else _open(row),
+            f"{row['seconds']:.0f}",
+            f"{row['peak_bytes'] / 1e9:.1f}",
+        ]
+        for row in rows
+    ]
+    return "\n".join([SECTION, "", *markdown_table(heading, table, left=5), "", LIMITED])
+
+
+def _open(row: dict[str, Any]) -> str:
+    undecided = [level for level, verdict in row["levels"].items() if verdict == "abstain"]
+    return f"undecided: {', '.join(undecided)}; all other levels pass" if undecided else ""
 
 
 def _page(rows: list[dict[str, Any]]) -> str:
