@@ -65,3 +65,10 @@ def test_the_proof_in_the_readme_is_that_of_the_kept_run() -> None:
     assert f"differ by at most {apart:.0e} at any step" in text
     said = re.search(r"their final weights by at most (\S+);", text)
     assert said and max(final) <= float(said[1]) < max(final) * 1.5
+
+
+def test_the_error_rates_in_the_documents_are_the_simulated_ones() -> None:
+    results = (ROOT / "benchmarks" / "results" / "equivalence.md").read_text()
+    table, _, _ = results.partition("Elsewhere")
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(rows) > 10 and "\n".join(rows) in (ROOT / "docs" / "equivalence.md").read_text()
