@@ -12,7 +12,7 @@ import numpy as np
 from keras_impl.builders import build
 from parity import weights
 from parity.experiment import Experiment
-from shared_data.errors import InputError
+from shared_data.errors import Unavailable
 
 
 class Trainer:
@@ -157,7 +157,7 @@ def _devices() -> list[str]:
 def _require(experiment: Experiment) -> None:
     backend = keras.backend.backend()
     if experiment.device == "cuda" and not any("cpu" not in name for name in _devices()):
-        raise InputError(
+        raise Unavailable(
             f"--device cuda: Keras finds no GPU on its {backend} backend. Install a GPU build "
             "of it, or use --device cpu."
         )

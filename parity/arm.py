@@ -30,7 +30,7 @@ from parity.probe import Layer, Probe
 from parity.probing import probe
 from parity.recording import Recording, with_prefix
 from shared_data.batches import FaceData, Subset
-from shared_data.errors import InputError
+from shared_data.errors import InputError, Unavailable
 
 Report = Callable[[dict[str, Any]], None]
 Tensors = dict[str, np.ndarray]
@@ -126,7 +126,10 @@ def record(
     else:
         for name, subset in _splits(data):
             report({"event": "evaluate", "split": name})
-            recording.evaluation[name] = evaluate_split(trainer, feed, subset)
+            logits, labels = _answers(trainer, feed, subset)
+            recording.evaluation[name] = evaluate(logits, labels)
+            if name == "test":
+                recording.tensors["answers/test"] = logits
 
     recording.tensors.update(with_prefix("final", trainer.weights()))
     if durations:  # the first step also compiles
@@ -170,9 +173,14 @@ def _train_epoch(
 
 def evaluate_split(trainer: Trainer, feed: Feed, subset: Subset) -> dict[str, Any]:
     """Loss, accuracy, confusion matrix and ROC AUC in evaluation mode, in the subset's order."""
+    return evaluate(*_answers(trainer, feed, subset))
+
+
+def _answers(trainer: Trainer, feed: Feed, subset: Subset) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (samples, classes) and labels (samples,), in the subset's order."""
     parts = [(trainer.predict_batch(images), labels) for images, labels in feed.evaluation(subset)]
     logits, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return evaluate(logits, labels)
+    return logits, labels
 
 
 def _mean_of_batches(trainer: Trainer, feed: Feed, subset: Subset) -> float:
@@ -222,7 +230,8 @@ def main(
                 options.out
             )
     except InputError as refusal:
-        report({"event": "refused", "error": str(refusal)})
+        lacking = isinstance(refusal, Unavailable)
+        report({"event": "refused", "error": str(refusal), "unavailable": lacking})
         print(f"error: {refusal}", file=sys.stderr)
         return 2
     report({"event": "done", "error": error})

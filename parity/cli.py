@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parity import environment
 from parity.experiment import PROFILES, VARIANTS, Experiment
 from shared_data.errors import InputError
+
+if TYPE_CHECKING:
+    from parity.engines import Engine
 
 EXIT_PASS, EXIT_FAIL, EXIT_REFUSED, EXIT_UNDECIDED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -39,7 +41,7 @@ def add_experiment_flags(parser: argparse.ArgumentParser, without: Iterable[str]
         group.add_argument(
             "--" + item.name.replace("_", "-"),
             dest=item.name,
-            type=kinds.get(str(item.type), str),
+            type=kinds.get(str(item.type).removesuffix(" | None"), str),
             choices=item.metadata.get("choices"),
             default=argparse.SUPPRESS,
             metavar=None if item.metadata.get("choices") else item.name.split("_")[-1].upper(),
@@ -63,16 +65,60 @@ def experiments(options: argparse.Namespace, **fixed: Any) -> list[Experiment]:
 def experiment(options: argparse.Namespace, **fixed: Any) -> Experiment:
     """The experiment that the flags ask for, with `fixed` fields."""
     names = {item.name for item in fields(Experiment)} - {"padding"}
-    given = {name: value for name, value in vars(options).items() if name in names}
-    variant = given.pop("variant", "baseline")
-    return Experiment.of(variant, options.profile, **{**given, **fixed})
+    given = {name: value for name, value in vars(options).items() if name in names} | fixed
+    return Experiment.of(given.pop("variant", "baseline"), options.profile, **given)
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """`--engine`, `--address` and `--jobs`, which `engine` reads."""
+    group = parser.add_argument_group("where the arms run (docs/cluster.md)")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine; ray: the nodes of a Ray cluster (default local)",
+    )
+    group.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="with --engine ray: of the cluster (default: the one this machine belongs to, else "
+        "one of its own)",
+    )
+    group.add_argument(
+        "--jobs",
+        type=int,
+        help="with --engine local: arms at a time (default: as many as cores and memory hold)",
+    )
+
+
+def engine(options: argparse.Namespace, experiments: Iterable[Experiment]) -> Engine:
+    """The engine that the flags ask for, with room for the largest of the `experiments`.
+
+    Raises `InputError` where the flags do not go together, or the engine cannot be had.
+    """
+    from parity.engines import sizing  # NumPy: not for --help
+
+    largest = max(experiments, key=sizing.memory)
+    if options.engine == "ray":
+        if options.jobs is not None:
+            raise InputError("--jobs: with --engine ray the cluster says how many arms it holds")
+        from parity.engines.ray import Ray
+
+        return Ray(options.address, largest)
+    if options.address is not None:
+        raise InputError("--address goes with --engine ray alone")
+    from parity.engines.local import Local
+
+    return Local(jobs(options.jobs, largest))
 
 
 def jobs(asked: int | None, experiment: Experiment) -> int:
-    """How many arms to run at a time: by default as many as the cores have threads for."""
+    """How many arms to run at a time here: by default as many as cores and memory hold."""
     if asked is not None and asked < 1:
         raise InputError(f"--jobs: expected at least 1, got {asked}")
-    return asked or max(1, environment.cores() // environment.thread_count(experiment))
+    from parity.engines import sizing
+
+    return asked or sizing.jobs(experiment)
 
 
 def prepare(experiment: Experiment, on_progress: Callable[[int, int], None]) -> dict[str, Any]:

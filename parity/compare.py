@@ -9,17 +9,20 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import cli, worker
 from parity.criterion import TOLERANCE, pairs
+from parity.engines import Engine, Failure
 from parity.experiment import Experiment
 from parity.probe import Probe
 from parity.recording import Recording, arm_id, write_atomically
-from parity.worker import Arm, Failure
+from parity.worker import Arm
 from shared_data.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,17 +32,26 @@ EXAMPLES = """examples:
   python -m parity.compare --variant additional_layers
   python -m parity.compare --variant lr_10x --padding 0 --seed 9
   python -m parity.compare --seeds 8 9 10 11 12
+  python -m parity.compare --keras-backend tensorflow,jax,torch --precision float32
+  python -m parity.compare --device cpu,cuda --precision float32
   python -m parity.compare --profile paper --data faces/ --ood other-faces/ --out runs/paper
   python -m parity.compare --profile paper --precision float64 --ladder
   python -m parity.compare --json > report.json
 
 exit status: 0 every port pair agrees, 1 one does not, 2 the request or the data is wrong or an
-arm could not finish, 3 the seeds do not decide, 130 interrupted"""
+arm could not finish, 3 the seeds do not decide, or this machine lacks what an arm needs (a GPU),
+130 interrupted"""
 STATUS = {
     "pass": cli.EXIT_PASS,
     "fail": cli.EXIT_FAIL,
     "inconclusive": cli.EXIT_UNDECIDED,
+    "abstain": cli.EXIT_UNDECIDED,
     "error": cli.EXIT_REFUSED,
+}
+SEVERAL = {  # fields of which each value is an arm of its own
+    "keras_backend": "what Keras computes with: tensorflow, jax, torch, or several with commas "
+    "between them (default tensorflow)",
+    "device": "where both sides train: cpu, cuda, or cpu,cuda (default cpu)",
 }
 Results = Mapping[str, Recording | Failure]
 Ladders = dict[tuple[str, str], "LadderReport"]
@@ -72,9 +84,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="folder for all results (default runs/<id>)")
     parser.add_argument(
-        "--jobs", type=int, help="arms at a time (default: as many as the cores have threads for)"
-    )
-    parser.add_argument(
         "--ladder",
         action=argparse.BooleanOptionalAction,
         help="compare every layer, gradient and step as well, which proves a port faithful or says "
@@ -85,7 +94,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--keep-tensors", action="store_true", help="keep every tensor that the ladder compares"
     )
     parser.add_argument("--json", action="store_true", help="print report.json to standard output")
-    cli.add_experiment_flags(parser)
+    cli.add_engine_flags(parser)
+    cli.add_experiment_flags(parser, without=SEVERAL)
+    for name, text in SEVERAL.items():
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, metavar="NAMES", default=argparse.SUPPRESS, help=text)
     return parser.parse_args(arguments)
 
 
@@ -98,29 +111,27 @@ def compare(options: argparse.Namespace) -> int:
     first = next(iter(runs.values()))
     out = cli.writable(options.out or Path("runs") / comparison_id(first, several=several))
     arms = {
-        seed: [
-            Arm(side, each, f"s{seed}/{arm_id(side, each)}" if several else "")
-            for side in worker.FRAMEWORKS
-            for each in experiments
-        ]
+        seed: _arms(experiments, f"s{seed}/" if several else "")
         for seed, experiments in runs.items()
     }
 
     from parity.report.live import Progress
 
     every = [arm for of_seed in arms.values() for arm in of_seed]
-    jobs = cli.jobs(options.jobs, first[0])
-    with Progress([arm.id for arm in every], first[0].epochs, jobs=jobs) as progress:
+    with (
+        closing(cli.engine(options, first)) as engine,
+        Progress([arm.id for arm in every], first[0].epochs, jobs=engine.jobs) as progress,
+    ):
         data = cli.prepare(first[0], progress.preparing)
         started = time.monotonic()
-        results = worker.run(every, out, jobs=jobs, observe=progress.event, data=data)
+        results = worker.run(every, out, engine=engine, observe=progress.event, data=data)
         trained = time.monotonic()
         ladders: Ladders = {}
         if _wants_ladder(options, first[0]):
             climbing = next(iter(arms.values()))
             finished = [arm for arm in climbing if _finished(results[arm.id])]
-            ladders = _climb(finished, out, jobs, options, progress)
-    reports = {}
+            ladders = _climb(finished, out, engine, options, progress)
+    reports: dict[int, dict[str, Any]] = {}
     for seed, of_seed in arms.items():
         own = ladders if not reports else {}  # of the first seed
         reports[seed] = _report(of_seed, results, options, own)
@@ -129,15 +140,33 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _requested(options: argparse.Namespace) -> dict[int, list[Experiment]]:
-    """By seed one experiment per padding."""
+    """By seed one experiment per padding, backend of Keras and device."""
+
+    def experiments(**fixed: Any) -> list[Experiment]:
+        named = {name: getattr(options, name).split(",") for name in SEVERAL if name in options}
+        combined = (dict(zip(named, values, strict=True)) for values in product(*named.values()))
+        return [each for more in combined for each in cli.experiments(options, **more, **fixed)]
+
     if options.seeds is None:
-        experiments = cli.experiments(options)
-        return {experiments[0].seed: experiments}
+        plain = experiments()
+        return {plain[0].seed: plain}
     if "seed" in options:
         raise InputError("give --seed or --seeds, not both")
     if options.tolerance == 0 and len(set(options.seeds)) > 1:
         raise InputError("--tolerance: several seeds cannot show equivalence within 0; give more")
-    return {seed: cli.experiments(options, seed=seed) for seed in dict.fromkeys(options.seeds)}
+    return {seed: experiments(seed=seed) for seed in dict.fromkeys(options.seeds)}
+
+
+def _arms(experiments: Sequence[Experiment], folder: str) -> list[Arm]:
+    """Both sides of all experiments; PyTorch has one arm, whatever Keras computes with."""
+    found: dict[str, Arm] = {}
+    for side in worker.FRAMEWORKS:
+        for each in experiments:
+            backend = each.keras_backend if side == "keras" else experiments[0].keras_backend
+            own = replace(each, keras_backend=backend)
+            name = arm_id(side, own)
+            found.setdefault(name, Arm(side, own, folder + name))
+    return list(found.values())
 
 
 def _finished(result: Recording | Failure) -> bool:
@@ -153,23 +182,25 @@ def _wants_ladder(options: argparse.Namespace, experiment: Experiment) -> bool:
 
 
 def _climb(
-    arms: list[Arm], out: Path, jobs: int, options: argparse.Namespace, progress: Any
+    arms: list[Arm], out: Path, engine: Engine, options: argparse.Namespace, progress: Any
 ) -> Ladders:
-    """Probe the trained arms and compare every pair, level by level."""
+    """Probe trained arms and compare every pair of theirs, level by level."""
     from parity import ladder
 
     keep = options.keep_tensors
+    # Of Keras' arms those that run PyTorch's very experiment: on the first backend named.
     keras = {arm.experiment: arm for arm in arms if arm.framework == worker.FRAMEWORKS[0]}
     references = {
         arm: keras[arm.experiment]
         for arm in arms
         if arm.framework != worker.FRAMEWORKS[0] and arm.experiment in keras
     }
+    arms = [*dict.fromkeys([*references.values(), *references])]
     failed = worker.probe(
         arms,
         out,
         references=references,
-        jobs=jobs,
+        engine=engine,
         observe=progress.event,
         keep_tensors=keep,
     )
@@ -184,9 +215,9 @@ def _climb(
             if why
             else ladder.run(out / left, out / right, options.tolerance)
         )
-    for arm in arms:
+    for arm in references.values():
         # Whole tensors have fed the other side's layers: samples are enough from here on.
-        if arm.framework == worker.FRAMEWORKS[0] and arm.id not in failed and not keep:
+        if arm.id not in failed and not keep:
             Probe.read(out / arm.id).thinned().write(out / arm.id)
     return ladders
 
@@ -208,15 +239,18 @@ def _report(
     """The report of one seed, whose arms have plain names."""
     from parity.report import build_report
 
-    recordings, failures = [], {}
+    recordings, failures, unavailable = [], {}, set()
     for arm in arms:
-        result = results[arm.id]
+        result, name = results[arm.id], arm_id(arm.framework, arm.experiment)
         if isinstance(result, Recording):
             recordings.append(result)
-        else:
-            failures[arm_id(arm.framework, arm.experiment)] = result.message
-    asked = {**arms[0].experiment.to_dict(), "padding": options.padding}
-    return build_report(recordings, asked, failures, options.tolerance, ladders)
+            continue
+        failures[name] = result.message
+        if result.unavailable:
+            unavailable.add(name)
+    given = {name: getattr(options, name) for name in SEVERAL if name in options}
+    asked = {**arms[0].experiment.to_dict(), "padding": options.padding, **given}
+    return build_report(recordings, asked, failures, options.tolerance, ladders, unavailable)
 
 
 def _publish(
@@ -227,7 +261,7 @@ def _publish(
     *,
     as_json: bool,
 ) -> int:
-    from parity.report import figures, paired, paired_table, table, to_json
+    from parity.report import figures, page, paired, paired_table, table, to_json
     from parity.report import seeds as seeds_plot
 
     several = len(reports) > 1
@@ -242,13 +276,14 @@ def _publish(
         seeds_plot.seeds(report, out)
     else:
         figures.curves(report, out)
+    page.write(out)
     if as_json:
         print(text, end="")
         for arm in (arm for each in plain for arm in each["arms"] if arm["error"]):
             print(f"error: {arm['id']}: {arm['error']}", file=sys.stderr)
     else:
         (paired_table if several else table).render(report)
-        print(f"report, figures and recordings: {out}/")
+        print(f"report.html, figures and recordings: {out}/")
     return STATUS[report["verdict"]]
 
 

@@ -7,8 +7,10 @@ by at most 0.02 each, absolute (PROTOCOL.md, How the report judges). Nothing com
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,11 @@ from parity.recording import METRICS
 
 TOLERANCE = 0.02  # the study's 2 %: the only reading of it under which its Table 3 passes
 
-DECIDING_ROLE = "port"
-# (left, right, role). `as_published` is the study's mistake, a padded port of an unpadded model:
-# shown, never deciding.
-PAIRS = (
-    ("keras-p0", "torch-p0", DECIDING_ROLE),
-    ("keras-p1", "torch-p1", DECIDING_ROLE),
-    ("keras-p0", "torch-p1", "as_published"),
+# What two arms are to each other. `as_published` is the study's mistake, a padded port of an
+# unpadded model: shown, never deciding.
+ROLES = ("port", "backend", "device", "as_published")
+ARM = re.compile(  # as `parity.recording.arm_id` makes it
+    r"(?P<framework>keras|torch)(-(?P<backend>jax|torch))?(-(?P<device>cuda))?-p(?P<padding>[01])"
 )
 
 
@@ -100,27 +100,57 @@ def verdict(criterion: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def pairs(arms: Iterable[str]) -> list[dict[str, str]]:
-    """The pairs to judge among arms such as `keras-p0`: `left`, `right` and `role` of each.
+    """The pairs to judge among arms such as `keras-p0`, `keras-jax-p0`, `torch-cuda-p0`.
 
-    Keras is always on the left; pairs that decide come first.
+    Returns:
+        `left`, `right` and `role` of each, Keras on the left, those that decide first: `port`
+        (Keras and PyTorch), `backend` (Keras on two of them), `device` (one framework on two).
     """
-    present = set(arms)
-    return [
+    found = [
         {"left": left, "right": right, "role": role}
-        for left, right, role in PAIRS
-        if {left, right} <= present
+        for left, right in combinations(sorted(arms, key=_sides), 2)
+        if (role := _role(left, right))
     ]
+    return sorted(found, key=lambda pair: ROLES.index(pair["role"]))
+
+
+def decides(pair: Mapping[str, Any]) -> bool:
+    """Whether the pair has a say in the verdict."""
+    return bool(pair["role"] != "as_published")
 
 
 def overall(judged: Iterable[Mapping[str, Any]]) -> str:
-    """The comparison's verdict from pairs with `role` and `verdict`: the `port` pairs decide.
+    """The comparison's verdict from pairs with `role` and `verdict`, of those that decide.
 
-    `error` if one of them could not be judged, or if there is none; else `fail` if one fails.
+    `error` if one of them could not be judged, or if there is none; else `fail` if one fails, else
+    `abstain` if one could not be trained here.
     """
-    verdicts = {pair["verdict"] for pair in judged if pair["role"] == DECIDING_ROLE}
-    if verdicts == {"pass"}:
-        return "pass"
-    return "fail" if verdicts in ({"fail"}, {"pass", "fail"}) else "error"
+    verdicts = {pair["verdict"] for pair in judged if decides(pair)}
+    if not verdicts or not verdicts <= {"pass", "fail", "abstain"}:
+        return "error"
+    return next(each for each in ("fail", "abstain", "pass") if each in verdicts)
+
+
+def _sides(arm: str) -> tuple[str, ...]:
+    """Framework, backend, device and padding; empty where they are the usual ones."""
+    found = ARM.fullmatch(arm)
+    if found is None:
+        raise ValueError(f"no name of an arm: {arm!r}, expected one such as keras-p0")
+    return tuple(each or "" for each in found.group("framework", "backend", "device", "padding"))
+
+
+def _role(left: str, right: str) -> str | None:
+    """What `right` is to `left`; None where they are not compared."""
+    if (left, right) == ("keras-p0", "torch-p1"):
+        return "as_published"
+    framework, backend, device, padding = (
+        a != b for a, b in zip(_sides(left), _sides(right), strict=True)
+    )
+    if padding or (framework and device):
+        return None
+    if framework:
+        return "port"
+    return {(True, False): "backend", (False, True): "device"}.get((backend, device))
 
 
 def _compare(left: float | None, right: float | None, tolerance: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from parity.experiment import Experiment
 
 FRAMEWORKS = ("keras", "tensorflow", "torch", "jax")  # entries of an environment with a version
+MACHINE = ("platform", "processor", "cores")  # entries that tell of the machine alone
 _MEBIBYTE = 1 << 20
 
 
@@ -81,9 +82,12 @@ def describe(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def unchanged(experiment: Experiment, recorded: dict[str, Any]) -> bool:
-    """Whether a recording's environment is this machine's: the same settings and versions."""
+def unchanged(experiment: Experiment, recorded: dict[str, Any], *, machine: bool = True) -> bool:
+    """Whether a recording's environment is that of here: the same settings and versions, and,
+    unless `machine` is False, the same kind of machine."""
     here = describe(experiment)
+    if not machine:
+        here = {key: value for key, value in here.items() if key not in MACHINE}
     if any(recorded.get(key) != value for key, value in here.items()):
         return False
     return all(_version(name) == _public(recorded[name]) for name in FRAMEWORKS if name in recorded)

@@ -73,8 +73,8 @@ class Equivalence:
 
 
 def equivalence(
-    left: Sequence[float],
-    right: Sequence[float],
+    left: Sequence[float] | np.ndarray,
+    right: Sequence[float] | np.ndarray,
     *,
     margin: float,
     step: float = 0.0,

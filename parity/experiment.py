@@ -103,6 +103,12 @@ class Experiment:
         return f"{self.variant}-p{self.padding}-s{self.seed}-{digest}"
 
     @property
+    def data_set(self) -> dict[str, Any]:
+        """The fields that say on which data it runs, as `shared_data.batches.load` takes them."""
+        names = ("data", "ood", "image_size", "synthetic_images", "split_seed")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def filters(self) -> tuple[int, ...]:
         """Filters of each block, the width factor applied."""
         blocks = BLOCK_FILTERS + (SEVENTH_BLOCK_FILTERS,) * self.seventh_block

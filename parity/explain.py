@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from parity import cli, worker
 from parity.differences import ALIGNED, DIFFERENCES, TOGETHER, switched_on
+from parity.engines import Engine, Failure, Observer
 from parity.experiment import Experiment, unknown
 from parity.probe import Probe
 from parity.recording import Recording
-from parity.worker import FRAMEWORKS, Arm, Failure
+from parity.worker import FRAMEWORKS, Arm
 from shared_data.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +68,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="folder for all results (default runs/explain-<variant>)"
     )
-    parser.add_argument("--jobs", type=int, help="arms at a time")
     parser.add_argument(
         "--ladder",
         action=argparse.BooleanOptionalAction,
@@ -74,6 +75,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="find the level at which each difference first shows (default on)",
     )
     parser.add_argument("--json", action="store_true", help="print explain.json")
+    cli.add_engine_flags(parser)
     cli.add_experiment_flags(parser, without=("padding", "seed", *CHANGED))
     return parser.parse_args(arguments)
 
@@ -117,15 +119,17 @@ def explain(options: argparse.Namespace) -> int:
     """Run every arm that is not finished, compare them, write the explanation."""
     planned = plan(options)
     out = cli.writable(options.out or Path("runs") / f"explain-{planned.base.variant}")
-    jobs = cli.jobs(options.jobs, planned.base)
 
     from parity.report.live import Progress
 
     names = [arm.id for arm in planned.distinct]
-    with Progress(names, planned.base.epochs, jobs=jobs) as progress:
+    with (
+        closing(cli.engine(options, [planned.base])) as engine,
+        Progress(names, planned.base.epochs, jobs=engine.jobs) as progress,
+    ):
         data = cli.prepare(planned.base, progress.preparing)
         folder, observe = out / "arms", progress.event
-        results = worker.run(planned.distinct, folder, jobs=jobs, observe=observe, data=data)
+        results = worker.run(planned.distinct, folder, engine=engine, observe=observe, data=data)
         failures = {arm: why for arm, why in map(_failure, results.items()) if why}
         ladders: dict[str, LadderReport] = {}
         if options.ladder:
@@ -134,7 +138,7 @@ def explain(options: argparse.Namespace) -> int:
                 for name in planned.conditions
                 if not failures.keys() & _ids(planned.pair(name))
             ]
-            ladders, unprobed = _climb({n: planned.pair(n) for n in sound}, folder, jobs, observe)
+            ladders, unprobed = _climb({n: planned.pair(n) for n in sound}, folder, engine, observe)
             failures |= unprobed
     _publish(planned, results, ladders, out, as_json=options.json)
     for name, why in failures.items():
@@ -173,7 +177,7 @@ def _differences(variant: str, only: str | None) -> tuple[str, ...]:
 
 
 def _climb(
-    pairs: Mapping[str, tuple[Arm, Arm]], folder: Path, jobs: int, observe: worker.Observer
+    pairs: Mapping[str, tuple[Arm, Arm]], folder: Path, engine: Engine, observe: Observer
 ) -> tuple[dict[str, LadderReport], dict[str, str]]:
     """The ladder of every pair whose probes could be taken; why the others' could not."""
     from parity import ladder
@@ -182,7 +186,7 @@ def _climb(
     twins = {
         torch: keras for keras, torch in pairs.values() if keras.experiment == torch.experiment
     }
-    failed = worker.probe(arms, folder, references=twins, jobs=jobs, observe=observe)
+    failed = worker.probe(arms, folder, references=twins, engine=engine, observe=observe)
     for arm in arms:
         if arm.id not in failed and arm not in twins:
             # Whole tensors have fed the other side's layers: samples are enough from here on.
@@ -203,6 +207,7 @@ def _publish(
     *,
     as_json: bool,
 ) -> None:
+    from parity.report import page
     from parity.study import effects, explanation
 
     runs: dict[str, dict[int, dict[str, Recording]]] = {}
@@ -213,11 +218,12 @@ def _publish(
             of_seed[side] = result
     found = effects.explain(plan.base.variant, plan.seeds, runs, ladders)
     explanation.write(found, out, _about(plan.base, results.values()))
+    page.write(out)
     if as_json:
         print((out / "explain.json").read_text(), end="")
     else:
         explanation.render(found)
-        print(f"explanation, plot and recordings: {out}/")
+        print(f"explanation, plot, report.html and recordings: {out}/")
 
 
 def _about(base: Experiment, results: Iterable[Recording | Failure]) -> dict[str, Any]:

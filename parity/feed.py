@@ -103,11 +103,4 @@ def run_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
 
 def load_data(experiment: Experiment, **options: Any) -> FaceData:
     """The experiment's images, cleaned and split. `options` go to `shared_data.batches.load`."""
-    return load(
-        experiment.data,
-        ood=experiment.ood,
-        image_size=experiment.image_size,
-        synthetic_images=experiment.synthetic_images,
-        split_seed=experiment.split_seed,
-        **options,
-    )
+    return load(**experiment.data_set, **options)

@@ -20,7 +20,7 @@ Two files in a folder beside the recording: `probe.json` (layers and semantics) 
 
 A tensor of more than `LIMIT` elements is kept as that many of them, at places drawn from its name
 alone and so the same on both sides, unless all are asked for; `facts` says the true shape and how
-many of all elements are not finite.
+many of all elements are not finite. `checksum` covers all of both files.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from parity.experiment import Experiment
-from parity.recording import write_atomically
+from parity.recording import checksum, explained, write_atomically
 from shared_data.errors import InputError
 
-SCHEMA = 2
+SCHEMA = 3
 LIMIT = 1 << 14
 INPUT = "input"  # names the images where layers and parameters are named otherwise
 
@@ -128,11 +128,11 @@ class Probe:
         return sample(name, value) if value.size == math.prod(self.facts[name].shape) else value
 
     def write(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: np.ascontiguousarray(value) for name, value in self.tensors.items()}
         write_atomically(folder / "probe.safetensors", save(tensors))
         facts = {
-            "schema": SCHEMA,
             "framework": self.framework,
             "experiment": self.experiment.to_dict(),
             "environment": self.environment,
@@ -142,7 +142,8 @@ class Probe:
             "order": list(self.tensors),
             "facts": {name: vars(fact) for name, fact in self.facts.items()},
         }
-        write_atomically(folder / "probe.json", json.dumps(facts, indent=1).encode() + b"\n")
+        stamped = {"schema": SCHEMA, "checksum": checksum(facts, tensors), **facts}
+        write_atomically(folder / "probe.json", json.dumps(stamped, indent=1).encode() + b"\n")
 
     @classmethod
     def read(cls, folder: Path) -> Probe:
@@ -152,8 +153,11 @@ class Probe:
             tensors = load_file(folder / "probe.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder} holds no complete probe: {error}") from None
-        if facts.get("schema") != SCHEMA or set(facts["order"]) != tensors.keys():
-            raise InputError(f"{folder} holds no probe of schema {SCHEMA}: record it again")
+        whole = isinstance(facts, dict) and facts.pop("schema", None) == SCHEMA
+        if not whole or facts.pop("checksum", None) != checksum(facts, tensors):
+            raise InputError(
+                f"{folder} holds a probe that is damaged or not of schema {SCHEMA}: record it again"
+            )
         return cls(
             framework=facts["framework"],
             experiment=Experiment.from_dict(facts["experiment"]),

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from parity import cli, published, worker
 from parity.differences import switched_on
+from parity.engines import Failure
 from parity.experiment import PROFILES, Experiment, unknown
-from parity.recording import Recording
-from parity.worker import FRAMEWORKS, Arm, Failure
+from parity.recording import Recording, arm_id
+from parity.worker import FRAMEWORKS, Arm
 from shared_data.errors import InputError
 
 MODES = ("aligned", "as_published")
+SEED = 8
 EXAMPLES = """examples:
   python -m parity.reproduce --data faces/ --ood other-faces/ --out results/paper
   python -m parity.reproduce --data faces/ --only baseline,lr_10x
+  python -m parity.reproduce --data faces/ --only baseline --seeds 8 9
   python -m parity.reproduce --mode as_published --data faces/ --out results/as-published
   python -m parity.reproduce --profile quick --out runs/quick-study
   python -m parity.reproduce --readme README.md --out results/paper
@@ -63,8 +66,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--only", metavar="NAMES", help="variants, e.g. baseline,lr_10x")
     parser.add_argument("--epochs", type=int, help="passes over the training images")
-    parser.add_argument("--seed", type=int, default=8, help="default %(default)s, the study's")
-    parser.add_argument("--jobs", type=int, help="arms at a time")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[SEED],
+        metavar="SEED",
+        help="the first gives tables and figures; with more, a test over all of them says whether "
+        f"each model replicates its twin (default {SEED}, the study's)",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads of an arm; 0 = all cores (default: the profile's)"
+    )
     parser.add_argument(
         "--readme",
         type=Path,
@@ -72,42 +85,51 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="train nothing: put the results in --out under the file's heading "
         f'"{README_HEADING.removeprefix("## ")}"',
     )
+    cli.add_engine_flags(parser)
     return parser.parse_args(arguments)
 
 
 def reproduce(options: argparse.Namespace) -> int:
     """Run what is not finished, then write all tables, figures and judgements."""
-    experiments = {variant: _experiment(variant, options) for variant in _variants(options.only)}
+    variants = _variants(options.only)
+    first, *more = dict.fromkeys(options.seeds)
     out = cli.writable(options.out)
     from parity.report.live import Progress
 
-    first = next(iter(experiments.values()))
-    jobs = cli.jobs(options.jobs, first)
-    names = [f"{variant} {side}" for variant in experiments for side in FRAMEWORKS]
-    study: dict[str, dict[str, Recording]] = {}
+    arms = []
+    for seed in (first, *more):
+        for variant in variants:
+            experiment = _experiment(variant, seed, options)
+            folder = variant if seed == first else f"{variant}/s{seed}"
+            for side in FRAMEWORKS:
+                own = _own(experiment, side, options.mode)
+                arms.append(Arm(side, own, f"{folder}/{arm_id(side, own)}"))
+    results: dict[str, Recording | Failure] = {}
+    with (
+        closing(cli.engine(options, [arm.experiment for arm in arms])) as engine,
+        Progress([arm.id for arm in arms], arms[0].experiment.epochs, jobs=engine.jobs) as progress,
+    ):
+        for group in worker.by_data(arms):
+            data = cli.prepare(group[0].experiment, progress.preparing)
+            results |= worker.run(
+                group, out / "arms", engine=engine, observe=progress.event, data=data
+            )
+    studies: dict[int, dict[str, dict[str, Recording]]] = {
+        seed: {variant: {} for variant in variants} for seed in (first, *more)
+    }
     failures: dict[str, str] = {}
-    at_a_time = min(jobs, len(FRAMEWORKS))  # one variant's arms: variants run one by one
-    with Progress(names, first.epochs, jobs=at_a_time) as progress:
-        for variant, experiment in experiments.items():
-            data = cli.prepare(experiment, progress.preparing)
-            arms = [Arm(side, _own(experiment, side, options.mode)) for side in FRAMEWORKS]
-            shown = {arm.id: f"{variant} {arm.framework}" for arm in arms}
-
-            def observe(arm: str, event: dict[str, Any], shown: dict[str, str] = shown) -> None:
-                progress.event(shown[arm], event)
-
-            folder = out / "arms" / variant
-            results = worker.run(arms, folder, jobs=jobs, observe=observe, data=data)
-            study[variant] = {}
-            for result in results.values():
-                if isinstance(result, Failure):
-                    failures[shown[result.arm]] = result.message
-                else:
-                    study[variant][result.framework] = result
+    for arm in arms:
+        result = results[arm.id]
+        if isinstance(result, Failure):
+            failures[arm.id] = result.message
+        else:
+            studies[arm.experiment.seed][arm.experiment.variant][arm.framework] = result
+    from parity.report import page
     from parity.study import render
 
-    render.write(study, out, options.mode)
-    print(f"tables, figures and judgements: {out}/")
+    render.write(studies[first], out, options.mode, studies)
+    page.write(out)
+    print(f"tables, figures, judgements and report.html: {out}/")
     for name, why in failures.items():
         print(f"error: {name}: {why}", file=sys.stderr)
     return cli.EXIT_REFUSED if failures else cli.EXIT_PASS
@@ -136,9 +158,10 @@ def _variants(only: str | None) -> list[str]:
     return [name for name in known if name in chosen]
 
 
-def _experiment(variant: str, options: argparse.Namespace) -> Experiment:
-    more = {} if options.epochs is None else {"epochs": options.epochs}
-    given = {"data": options.data, "ood": options.ood, "seed": options.seed, **more}
+def _experiment(variant: str, seed: int, options: argparse.Namespace) -> Experiment:
+    asked = {"epochs": options.epochs, "threads": options.threads}
+    more = {name: value for name, value in asked.items() if value is not None}
+    given = {"data": options.data, "ood": options.ood, "seed": seed, **more}
     return Experiment.of(variant, options.profile, padding=0, **given)
 
 

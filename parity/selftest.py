@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity import cli, worker
+from parity import cli
 from parity.criterion import judge, verdict
+from parity.engines import Task
+from parity.engines.local import Local
 from parity.experiment import VARIANTS, Experiment, unknown
 from parity.recording import Recording, write_atomically
-from parity.worker import FRAMEWORKS, Task
+from parity.worker import FRAMEWORKS
 from shared_data.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,6 +124,8 @@ def selftest(options: argparse.Namespace) -> int:
     if options.jobs < 1:
         raise InputError(f"--jobs: expected at least 1, got {options.jobs}")
     faults, controls = _chosen(options.only)
+    from parity.report import page
+
     out = cli.writable(options.out)
     _record(faults, controls, out, options)
     tried = [_judge_fault(fault, out) for fault in faults]
@@ -137,11 +141,12 @@ def selftest(options: argparse.Namespace) -> int:
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     write_atomically(out / "selftest.json", text.encode())
     write_atomically(out / "selftest.md", markdown(report).encode())
+    page.write(out)
     if options.json:
         print(text, end="")
     else:
         _render(report)
-        print(f"all recordings and tables: {out}/")
+        print(f"all recordings, tables and report.html: {out}/")
     return cli.EXIT_PASS if ok else cli.EXIT_FAIL
 
 
@@ -191,7 +196,7 @@ def _record(
     rights += [_task(FRAMEWORKS[1], name, each, out) for name, each in pairs]
     with _Progress(len(lefts) + len(rights)) as progress:
         for tasks in (lefts, rights):
-            failed = worker.finish(tasks, jobs=options.jobs, observe=progress)
+            failed = Local(options.jobs).run(tasks, progress)
             if failed:
                 raise InputError("\n".join(each.message for each in failed.values()))
 

@@ -11,6 +11,10 @@ class InputError(Exception):
     """
 
 
+class Unavailable(InputError):
+    """Nothing is wrong with the request, but this machine has not what it takes: no GPU, say."""
+
+
 def listed(lines: Sequence[str], limit: int = 20) -> str:
     """Join `lines` one per row, indented; after `limit` rows say how many more there are."""
     rows = [f"  {line}" for line in lines[:limit]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from parity import weights
 from parity.experiment import Experiment
-from shared_data.errors import InputError
+from shared_data.errors import Unavailable
 from torch_impl.builders import build
 
 
@@ -178,6 +178,8 @@ def environment() -> dict[str, Any]:
 
 def _deterministic(experiment: Experiment) -> None:
     torch.use_deterministic_algorithms(True)
+    # Otherwise every new tensor is filled with NaN before it is written: a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -187,7 +189,7 @@ def _deterministic(experiment: Experiment) -> None:
 
 def _require(experiment: Experiment) -> None:
     if experiment.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
+        raise Unavailable(
             "--device cuda: this build of PyTorch finds no GPU. Install a CUDA build, or use "
             "--device cpu."
         )

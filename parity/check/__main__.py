@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -38,6 +39,7 @@ something could not be compared, 130 interrupted"""
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    options.command = shlex.join(sys.argv[1:] if arguments is None else arguments)
     return cli.run(lambda: check(options))
 
 
@@ -97,7 +99,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of inputs and targets")
     parser.add_argument("--threads", type=int, default=0, help="0 = all cores")
-    parser.add_argument("--out", type=Path, help="keep graphs, weights, traces and report.json")
+    parser.add_argument("--out", type=Path, help="keep graphs, weights, traces, report")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.parse_args(arguments)
 
@@ -123,6 +125,7 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
     from parity.check import report, run  # after the flags: --help stays quick
     from parity.check.sides import Process
     from parity.recording import write_atomically
+    from parity.report import page
     from parity.transfer import load_rules
 
     if options.rules:
@@ -144,8 +147,11 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
         threads=options.threads,
     )
     found = run.check(sides, asked, folder, lambda said: print(f"{said} …", file=sys.stderr))
-    text = json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"
+    facts = {**found.to_dict(), "command": options.command}
+    text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / "report.json", text.encode())
+    if options.out:
+        page.write(folder)
     if options.write_map:
         write_atomically(options.write_map, (folder / "map.toml").read_bytes())
     if options.json:

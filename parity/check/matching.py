@@ -8,7 +8,7 @@ dropout) and what has no partner is looked through.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,17 +179,27 @@ class _Matcher:
 
     def _partner(self, node: Node, taken: set[str]) -> str | None:
         """The first free node with the same inputs: of the same kind, or else family."""
-        wanted = sorted(self._source(self.ours, name, True) for name in node.inputs)
+        wanted = sorted(self._sources(self.ours, node, True))
         free = [
             other
             for other in self.torch.nodes
             if other.name not in taken
             and not other.layer
-            and sorted(self._source(self.theirs, n, False) for n in other.inputs) == wanted
+            and sorted(self._sources(self.theirs, other, False)) == wanted
         ]
         same = [other for other in free if other.kind == node.kind]
         alike = [other for other in free if _family(other.kind) == _family(node.kind) is not None]
         return next((other.name for other in (*same, *alike)), None)
+
+    def _sources(self, nodes: Mapping[str, Node], node: Node, is_keras: bool) -> Iterator[str]:
+        """Where all inputs come from. A concatenation of concatenations is one of all their parts:
+        one side may add part by part what the other joins anew each time."""
+        for name in node.inputs:
+            inner = nodes.get(name)
+            if inner and _joins(node) and _joins(inner) and _axis(node) == _axis(inner):
+                yield from self._sources(nodes, inner, is_keras)
+            else:
+                yield self._source(nodes, name, is_keras)
 
     def _source(
         self, nodes: Mapping[str, Node], name: str, is_keras: bool, moving: bool = False
@@ -262,11 +272,20 @@ def _alone(graph: Graph, known: Set[str]) -> tuple[Node, ...]:
 
 
 def computes(node: Node) -> bool:
-    """Whether a node does more than move numbers about; a pool of windows of one does not."""
-    alone = False
+    """Whether a node does more than move numbers about; a pool of windows of one does not, nor a
+    concatenation of one."""
+    alone = _joins(node) and len(node.inputs) == 1
     if node.kind in ("average_pool", "max_pool"):
         alone = {*node.settings.get("size", ()), *node.settings.get("strides", ())} == {1}
     return node.kind not in MOVING and not alone
+
+
+def _joins(node: Node) -> bool:
+    return node.kind == "concatenate"
+
+
+def _axis(node: Node) -> Any:
+    return node.settings.get("axis")
 
 
 def _only_reader(graph: Graph, node: Node) -> Node | None:

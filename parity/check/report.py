@@ -15,7 +15,7 @@ from rich.text import Text
 from parity.check.levels import Origin
 from parity.check.semantics import CAUSE, Finding
 from parity.ladder.measure import ABSTAIN, ERROR, FAIL, PASS
-from parity.ladder.results import LevelResult
+from parity.ladder.results import LevelResult, tensors_to_list
 
 SCHEMA = 1
 SHOWN = 12  # findings and origins written out on a terminal
@@ -46,7 +46,8 @@ class Coverage:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The whole answer. `notes` say what could not be run."""
+    """The whole answer. `notes` say what could not be run, `owners` by PyTorch's parameters the
+    Keras layer that holds the same numbers."""
 
     keras: str
     torch: str
@@ -56,6 +57,7 @@ class CheckReport:
     coverage: Coverage
     notes: tuple[str, ...] = ()
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    owners: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -84,6 +86,8 @@ class CheckReport:
             "semantics": [{**vars(each), "text": each.text} for each in self.findings],
             "notes": list(self.notes),
             "environment": self.environment,
+            "owners": self.owners,
+            "tensors": tensors_to_list(self.levels),
         }
 
     def text(self) -> str:

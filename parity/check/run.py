@@ -233,6 +233,7 @@ class _Job:
             self._coverage(mapping, matching),
             tuple(notes),
             environment,
+            weights.owners,
         )
 
     def _matched(self, mapping: transfer.Mapping) -> tuple[Matching, levels.Weights]:

@@ -110,15 +110,7 @@ class LadderReport:
             "ladder": self.to_list(),
             "origins": [_with(each, "sentence") for each in self.origins],
             "semantics": [_with(each, "text") for each in self.semantics],
-            "tensors": [
-                {
-                    "level": result.level,
-                    "precision": result.precision,
-                    **_with(measurement, "minimum_tolerance", "headroom"),
-                }
-                for result in self.levels
-                for measurement in result.tensors
-            ],
+            "tensors": tensors_to_list(self.levels),
         }
 
     @classmethod
@@ -126,6 +118,19 @@ class LadderReport:
         """A report of sides that cannot be compared: every level is an error."""
         levels = tuple(LevelResult(level, ERROR, detail=error) for level in LEVELS)
         return cls(left, right, levels, error=error)
+
+
+def tensors_to_list(levels: Iterable[LevelResult]) -> list[dict[str, Any]]:
+    """Every comparison behind the levels' verdicts, for strict JSON."""
+    return [
+        {
+            "level": result.level,
+            "precision": result.precision,
+            **_with(measurement, "minimum_tolerance", "headroom"),
+        }
+        for result in levels
+        for measurement in result.tensors
+    ]
 
 
 def abstain(level: str, detail: str, precision: str | None = None) -> LevelResult:

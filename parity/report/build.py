@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parity.criterion import TOLERANCE, judge, overall, pairs, verdict
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from parity.ladder import LadderReport
 
 SCHEMA = 1
+NAMED = ("padding", "keras_backend", "device")  # fields that an arm's name tells of
 SPLITS = ("train", "validation", "test", "ood")
 
 
@@ -23,6 +24,7 @@ def build_report(
     errors: Mapping[str, str] | None = None,
     tolerance: float = TOLERANCE,
     ladders: Mapping[tuple[str, str], LadderReport] | None = None,
+    unavailable: Collection[str] = (),
 ) -> dict[str, Any]:
     """Judge the recordings and describe everything a reader needs, with schema 1 of report.json.
 
@@ -33,6 +35,8 @@ def build_report(
         tolerance: the largest difference of a final metric that passes.
         ladders: by left and right arm; a pair passes only if its ladder, where it has one, does
             not fail.
+        unavailable: those of `errors` that only lack something of this machine, such as a GPU:
+            their pairs abstain.
 
     Returns:
         Only types that JSON knows, numbers that are not finite as None. `environment` holds what
@@ -52,7 +56,7 @@ def build_report(
     failed = {arm["id"]: arm["error"] for arm in arms if arm["error"]}
     judged = [
         _with_ladder(
-            _pair(pair, found, failed, tolerance),
+            _pair(pair, found, failed, tolerance, unavailable),
             (ladders or {}).get((pair["left"], pair["right"])),
         )
         for pair in pairs(arm["id"] for arm in arms)
@@ -106,7 +110,7 @@ def _arm(recording: Recording, error: str | None, shared: Mapping[str, Any]) -> 
 
 def _lost_arm(arm: str, error: str) -> dict[str, Any]:
     """An arm that left no recording: the same keys, nothing measured."""
-    framework, padding = arm.rsplit("-p", 1)
+    framework, padding = arm.partition("-")[0], arm[-1]
     return {
         "id": arm,
         "framework": framework,
@@ -130,6 +134,7 @@ def _pair(
     found: Mapping[str, Recording],
     failed: Mapping[str, str],
     tolerance: float,
+    unavailable: Collection[str],
 ) -> dict[str, Any]:
     """Judge one pair; `error` says why where that is impossible, and `criterion` is empty then."""
     sides = (pair["left"], pair["right"])
@@ -142,7 +147,9 @@ def _pair(
         except ValueError as error:
             reasons.append(str(error))
     if reasons:
-        return {**pair, "verdict": "error", "criterion": {}, "error": "; ".join(reasons)}
+        lacking = {arm for arm in sides if arm in failed} <= set(unavailable)
+        undecided = "abstain" if lacking and failed.keys() & set(sides) else "error"
+        return {**pair, "verdict": undecided, "criterion": {}, "error": "; ".join(reasons)}
     return {**pair, "verdict": verdict(criterion), "criterion": criterion, "error": None}
 
 
@@ -171,7 +178,7 @@ def _check_comparable(left: Recording, right: Recording) -> None:
     differing = [
         f"{name} {value!r} against {theirs[name]!r}"
         for name, value in left.experiment.to_dict().items()
-        if name != "padding" and value != theirs[name]
+        if name not in NAMED and value != theirs[name]
     ]
     if left.data.get("digest") != right.data.get("digest"):
         differing.append("the digest of the data")

@@ -92,6 +92,8 @@ class _Line:
             self.epoch, self.step, self.loss = event["epoch"], self.steps, event["loss"]
         elif kind == "resume":
             self.epoch, self.step = event["epoch"], self.steps
+        elif kind == "retry":
+            self.state, self.first = "waiting", None  # its pace is measured anew
         elif kind in ("evaluate", "probe"):
             self.state, self.ended = {"evaluate": "evaluating", "probe": "probing"}[kind], None
         elif kind in ("done", "failed"):
@@ -165,8 +167,8 @@ class Progress:
 
         `event["event"]` is `start` (perhaps with `steps` per epoch), `step` (`epoch` and `step`
         from 1, `loss`), `epoch` (`epoch` and the four metrics), `resume` (`epoch`), `evaluate`,
-        `probe`, `done` or `failed`; the last two with an `error` where the arm did not finish.
-        Others are ignored.
+        `probe`, `retry` (`error`: how its worker was lost), `done` or `failed`; the last two with
+        an `error` where the arm did not finish. Others are ignored.
         """
         with self._lock:
             line = self._lines[arm]
@@ -272,6 +274,8 @@ def _plain(line: _Line, event: Mapping[str, Any]) -> Iterator[str]:
         yield f"going on after epoch {event['epoch']}"
     elif event["event"] == "probe":
         yield "probing"
+    elif event["event"] == "retry":
+        yield _first_line(event["error"])
     elif event["event"] in ("done", "failed"):
         yield line.state if line.started is None else f"{line.state} ({_clock_time(line.elapsed)})"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parity import equivalence
-from parity.criterion import DECIDING_ROLE
+from parity.criterion import decides
 from parity.equivalence import Equivalence
 from parity.recording import METRICS
 from parity.report.build import SCHEMA, finite
@@ -32,12 +32,12 @@ def combine(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         raise ValueError(f"one seed has no spread: expected two or more runs, got {len(runs)}")
     first = next(iter(runs.values()))
     judged = [_pair(pair, list(runs.values())) for pair in first["pairs"]]
-    port = {pair["verdict"] for pair in judged if pair["role"] == DECIDING_ROLE}
+    port = {pair["verdict"] for pair in judged if decides(pair)}
     shared = ("tolerance", "experiment", "environment", "data")
     return finite(
         {
             "schema": SCHEMA,
-            "verdict": "error" if "error" in port or not port else equivalence.overall(port),
+            "verdict": _overall(port),
             **{key: first[key] for key in shared},
             "seeds": list(runs),
             "equivalence": judged,
@@ -69,15 +69,24 @@ def judge(
     return judged
 
 
+def _overall(verdicts: set[str]) -> str:
+    """Of the pairs that decide."""
+    for verdict in ("error", "fail", "abstain"):
+        if verdict in verdicts:
+            return verdict
+    return equivalence.overall(verdicts) if verdicts else "error"
+
+
 def _pair(pair: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A pair over all seeds; `error` says why it cannot be judged, `metrics` is empty then."""
     sides = (pair["left"], pair["right"])
     found = {key: pair[key] for key in ("left", "right", "role", "ladder_verdict")}
     same = [each for run in runs for each in run["pairs"] if (each["left"], each["right"]) == sides]
-    errors = [each["error"] for each in same if each["error"]]
-    if errors:
-        why = "; ".join(dict.fromkeys(errors))
-        return {**found, "verdict": "error", "metrics": {}, "error": why}
+    lost = [each for each in same if each["error"]]
+    if lost:
+        why = "; ".join(dict.fromkeys(each["error"] for each in lost))
+        undecided = "error" if any(each["verdict"] == "error" for each in lost) else "abstain"
+        return {**found, "verdict": undecided, "metrics": {}, "error": why}
     arms = [{arm["id"]: arm["history"] for arm in run["arms"]} for run in runs]
     histories = [(of_seed[sides[0]], of_seed[sides[1]]) for of_seed in arms]
     judged = judge(histories, runs[0]["data"]["splits"], runs[0]["tolerance"])

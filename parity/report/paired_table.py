@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parity.criterion import DECIDING_ROLE
+from parity.criterion import decides
 from parity.report.table import (
     COLOURS,
     difference,
@@ -30,7 +30,7 @@ def render(report: Mapping[str, Any], console: Console | None = None) -> None:
 
 def sentence(report: Mapping[str, Any]) -> str:
     """The verdict in plain words."""
-    port = [pair for pair in report["equivalence"] if pair["role"] == DECIDING_ROLE]
+    port = [pair for pair in report["equivalence"] if decides(pair)]
     metrics = [(pair, name, each) for pair in port for name, each in pair["metrics"].items()]
     seeds, tolerance = len(report["seeds"]), report["tolerance"]
     if report["verdict"] == "pass":
@@ -50,6 +50,8 @@ def sentence(report: Mapping[str, Any]) -> str:
             for pair, name, _ in undecided
         )
         return f"INCONCLUSIVE: {seeds} seeds do not decide {names}. {_needed(undecided)}"
+    if report["verdict"] == "abstain":
+        return "ABSTAIN: this machine cannot train every arm, see above."
     return "ERROR: no verdict: not every seed has a finished pair of arms, see above."
 
 
@@ -76,7 +78,7 @@ def _metrics(pairs: Sequence[Mapping[str, Any]]) -> Table:
     table.columns[1].justify = "left"
     for pair in pairs:
         name = f"{pair['left']} {pair['right']}"
-        quiet = None if pair["role"] == DECIDING_ROLE else "dim"
+        quiet = None if decides(pair) else "dim"
         for metric, each in pair["metrics"].items():
             low, high = each["interval"]
             cells = [_signed(each["mean"]), f"{_signed(low)} to {_signed(high)}"]
@@ -154,7 +156,7 @@ def _coarse(undecided: Sequence[tuple[Any, str, Mapping[str, Any]]]) -> str:
 
 
 def _proof(report: Mapping[str, Any]) -> str:
-    said = proof([pair for pair in report["runs"][0]["pairs"] if pair["role"] == DECIDING_ROLE])
+    said = proof([pair for pair in report["runs"][0]["pairs"] if decides(pair)])
     return f"{said[:-1]}, for seed {report['seeds'][0]}." if said else ""
 
 

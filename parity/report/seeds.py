@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,9 @@ def seeds(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write `seeds.png` and `seeds.svg` into `folder`: a row per pair, a panel per metric.
 
     `report` is report.json of several seeds. Equal reports give equal files. Returns the paths,
-    none where there is no equivalence to show.
+    none where no pair could be judged.
     """
-    if not report["equivalence"]:
+    if not any(pair["metrics"] for pair in report["equivalence"]):
         return []
     with matplotlib.rc_context(STYLE):
         figure = draw(report)
@@ -56,7 +57,7 @@ def seeds(report: Mapping[str, Any], folder: Path) -> list[Path]:
 
 def draw(report: Mapping[str, Any]) -> Figure:
     """The figure itself."""
-    pairs = report["equivalence"]
+    pairs = [pair for pair in report["equivalence"] if pair["metrics"]]
     columns = max(len(pair["metrics"]) for pair in pairs)
     height = (1.0 + 0.2 * min(len(report["seeds"]), MOST_LABELLED)) * len(pairs)
     figure = Figure(figsize=(3.1 * columns, 1.1 + height), layout="constrained")
@@ -82,24 +83,23 @@ def draw(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def panel(
-    axes: Axes, found: Mapping[str, Any], labels: Sequence[int], colours: Colours
-) -> None:
+def panel(axes: Axes, found: Mapping[str, Any], labels: Sequence[int], colours: Colours) -> None:
     """One metric: a dot per seed, the first on top, and at the bottom the mean."""
-    margin, (low, high) = found["margin"], found["interval"]
+    margin, apart = found["margin"], list(differences(found))
+    low, high, mean = map(_number, (*found["interval"], found["mean"]))
     colour = colours.of(found["verdict"])
-    apart = list(differences(found))
     axes.axvspan(-margin, margin, color=colours.band, linewidth=0, zorder=0)
     axes.axvline(0, color=colours.faint, linewidth=0.8, zorder=1)
     rows = range(len(apart), 0, -1)
     axes.plot(apart, rows, "o", color=colours.ink, markersize=3.5, zorder=3)
     axes.plot([low, high], [0, 0], color=colour, linewidth=3, solid_capstyle="butt", zorder=3)
-    axes.plot([found["mean"]], [0], "D", color=colour, markersize=6, zorder=4)
+    axes.plot([mean], [0], "D", color=colour, markersize=6, zorder=4)
     step = -(-len(apart) // MOST_LABELLED)
     shown = [*list(zip(rows, labels, strict=True))[::step], (0, "mean")]
     axes.set_yticks([at for at, _ in shown], [str(label) for _, label in shown], fontsize=8)
     axes.set_ylim(-0.8, len(apart) + 0.8)
-    reach = 1.15 * max(margin, *map(abs, (low, high, *apart)))
+    seen = (abs(value) for value in (margin, low, high, *apart) if math.isfinite(value))
+    reach = 1.15 * (max(seen) or 1.0)
     axes.set_xlim(-reach, reach)
     axes.locator_params(axis="x", nbins=5)
     axes.grid(visible=False)
@@ -108,6 +108,10 @@ def panel(
 
 
 def differences(found: Mapping[str, Any]) -> Iterator[float]:
-    """Of each seed, right less left."""
+    """Of each seed, right less left; NaN where a side has no number."""
     for left, right in zip(found["left"], found["right"], strict=True):
-        yield right - left
+        yield _number(right) - _number(left)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

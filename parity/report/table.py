@@ -11,12 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parity.criterion import DECIDING_ROLE
+from parity.criterion import decides
 from parity.experiment import VARIANTS
 from parity.recording import METRICS
 from shared_data.errors import printable
 
-ROLES = {DECIDING_ROLE: "port", "as_published": "as published"}
+ROLES = {
+    "port": "port",
+    "backend": "backend",
+    "device": "device",
+    "as_published": "as published",
+}
 COLOURS = {
     "pass": "bold green",
     "fail": "bold red",
@@ -49,20 +54,32 @@ def show(parts: Iterable[Text | Table], console: Console | None = None) -> None:
 def sentence(report: Mapping[str, Any]) -> str:
     """The verdict in plain words."""
     tolerance = report["tolerance"]
-    port = [pair for pair in report["pairs"] if pair["role"] == DECIDING_ROLE]
+    port = [pair for pair in report["pairs"] if decides(pair)]
     if report["verdict"] == "pass":
         largest = max(pair["criterion"][m]["difference"] for pair in port for m in METRICS)
         return (
-            "PASS: with the same padding PyTorch replicates Keras: no final metric differs by "
+            f"PASS: {_agreeing(port)}: no final metric differs by "
             f"more than {tolerance:g} (largest difference {difference(largest)}).{proof(port)}"
         )
     if report["verdict"] == "fail":
         failures = "; ".join(_failure(pair) for pair in port if pair["verdict"] == "fail")
         return f"FAIL: {failures}. The tolerance of final metrics is {tolerance:g}."
+    if report["verdict"] == "abstain":
+        lacking = [p for p in port if p["verdict"] == "abstain"]
+        names = "; ".join(f"{p['left']} and {p['right']}" for p in lacking)
+        return f"ABSTAIN: this machine cannot train both sides of {names}, see above."
     undecided = [f"{p['left']} and {p['right']}" for p in port if p["verdict"] == "error"]
     if undecided:
         return f"ERROR: no verdict: {'; '.join(undecided)} could not be compared, see above."
-    return "ERROR: no verdict: there is no pair of a Keras and a PyTorch arm with equal padding."
+    return "ERROR: no verdict: there is no pair of arms to compare."
+
+
+def _agreeing(pairs: Sequence[Mapping[str, Any]]) -> str:
+    roles = {pair["role"] for pair in pairs}
+    if roles == {"port"}:
+        return "with the same padding PyTorch replicates Keras"
+    kinds = {"port": "frameworks", "backend": "backends", "device": "devices"}
+    return f"with the same padding all {' and '.join(kinds[r] for r in kinds if r in roles)} agree"
 
 
 def number(value: float | None) -> str:
@@ -180,7 +197,7 @@ def _pairs(report: Mapping[str, Any]) -> Table:
         cells = [_judged(pair["criterion"].get(metric)) for metric in METRICS]
         verdict = Text(pair["verdict"], style=COLOURS[pair["verdict"]])
         left, right = pair["left"], pair["right"]
-        quiet = None if pair["role"] == DECIDING_ROLE else "dim"
+        quiet = None if decides(pair) else "dim"
         table.add_row(left, right, ROLES[pair["role"]], *cells, verdict, style=quiet)
     return table
 

@@ -126,3 +126,35 @@ def test_a_convolution_of_a_group_per_channel_is_depthwise_by_either_name(groups
     report = parity.check_pair(build_keras, build_torch, images, level="forward")
     assert report.verdict == ("pass" if groups == 6 else "fail"), report.text()
     assert bool(report.findings) == (groups != 6)
+
+
+def test_a_dense_block_may_join_part_by_part_or_anew_each_time() -> None:
+    import keras
+    import torch
+
+    def build_keras():
+        x = inputs = keras.Input((6, 6, 2))
+        for _ in range(3):
+            new = keras.layers.Conv2D(2, 3, padding="same")(keras.layers.ReLU()(x))
+            x = keras.layers.Concatenate()([x, new])
+        return keras.Model(inputs, x)
+
+    class Block(torch.nn.Module):
+        def __init__(self, order=1):
+            super().__init__()
+            channels = (2, 4, 6)
+            self.convs = torch.nn.ModuleList(torch.nn.Conv2d(n, 2, 3, padding=1) for n in channels)
+            self.order = order
+
+        def forward(self, x):
+            parts = [x]
+            for conv in self.convs:
+                parts.append(conv(torch.relu(torch.cat(parts, 1))))
+            return torch.cat([*parts[:2], *parts[2:][:: self.order]], 1)
+
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 2))
+    report = parity.check_pair(build_keras, Block, images, level="gradient")
+    assert report.verdict == "pass", report.text()
+    assert report.coverage.whole
+    mistaken = parity.check_pair(build_keras, lambda: Block(order=-1), images, level="gradient")
+    assert mistaken.verdict == "fail", mistaken.text()

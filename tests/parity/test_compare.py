@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def test_a_faithful_pair_passes_and_all_files_are_there(small_run: tuple[Finishe
     done, out = small_run
     assert done.code == 0, done.err
     assert "PASS" in done.out
-    assert {"report.json", "curves.png", "curves.svg", *ARMS} <= {p.name for p in out.iterdir()}
+    assert {"report.json", "report.html", "curves.png", "curves.svg", "ladders.json", *ARMS} <= {
+        p.name for p in out.iterdir()
+    }
     for arm in ARMS:
         files = {path.name for path in (out / arm).iterdir()}
         recorded = {"recording.json", "tensors.safetensors", "recording.log"}
@@ -171,8 +174,7 @@ def test_a_probe_that_cannot_be_taken_decides_nothing(tmp_path: Path) -> None:
     )
     torch = tmp_path / "torch-p1"
     _wait_for(lambda: (torch / "probe.log").exists() and bool(_workers_of(torch)))
-    os.kill(_workers_of(torch)[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    errors = _killing_workers(process, torch)
     assert process.returncode == 2 and "Traceback" not in errors
     report = json.loads((tmp_path / "report.json").read_text())
     (pair,) = report["pairs"]
@@ -211,20 +213,47 @@ def test_native_sides_differ_and_json_stands_alone_on_stdout(
     assert report == json.loads((tmp_path / "report.json").read_text())
 
 
+FLOAT32 = (*TRAIN_ONLY, "--padding", "1", "--epochs", "1", "--precision", "float32", "--json")
+
+
 @workers
-def test_keras_on_another_backend(command: Command, tmp_path: Path) -> None:
-    arguments = (
-        *TRAIN_ONLY,
-        "--padding",
-        "1",
-        "--precision",
-        "float32",
-        "--keras-backend",
-        "torch",
-    )
-    done = command("parity.compare", *arguments, "--json", "--out", tmp_path)
+def test_keras_on_two_backends_is_two_arms(command: Command, tmp_path: Path) -> None:
+    arguments = (*FLOAT32, "--keras-backend", "torch,tensorflow", "--out", tmp_path)
+    done = command("parity.compare", *arguments)
     assert done.code == 0, done.err
-    assert [arm["backend"] for arm in done.json["arms"]] == ["torch", "torch"]
+    assert done.json["experiment"]["keras_backend"] == "torch,tensorflow"
+    backends = {arm["id"]: arm["backend"] for arm in done.json["arms"]}
+    assert backends == {
+        "keras-torch-p1": "torch",
+        "keras-p1": "tensorflow",
+        "torch-p1": "torch",
+    }
+    pairs = {(p["left"], p["right"]): (p["role"], p["verdict"]) for p in done.json["pairs"]}
+    assert pairs == {
+        ("keras-p1", "torch-p1"): ("port", "pass"),
+        ("keras-torch-p1", "torch-p1"): ("port", "pass"),
+        ("keras-p1", "keras-torch-p1"): ("backend", "pass"),
+    }
+
+
+@workers
+def test_what_this_machine_has_no_device_for_is_left_open(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = command("parity.compare", *FLOAT32, "--device", "cpu,cuda", "--out", tmp_path)
+    assert done.code == 3, done.err
+    assert done.json["verdict"] == "abstain"
+    pairs = {(p["left"], p["right"]): (p["role"], p["verdict"]) for p in done.json["pairs"]}
+    assert pairs == {
+        ("keras-p1", "torch-p1"): ("port", "pass"),
+        ("keras-cuda-p1", "torch-cuda-p1"): ("port", "abstain"),
+        ("keras-p1", "keras-cuda-p1"): ("device", "abstain"),
+        ("torch-p1", "torch-cuda-p1"): ("device", "abstain"),
+    }
+    lost = {arm["id"]: arm["error"] for arm in done.json["arms"] if arm["error"]}
+    assert lost.keys() == {"keras-cuda-p1", "torch-cuda-p1"}
+    assert all("no GPU" in why and "--device cpu" in why for why in lost.values())
 
 
 @workers
@@ -272,6 +301,17 @@ def _workers_of(out: Path) -> list[int]:
     return found
 
 
+def _killing_workers(process: subprocess.Popen[str], out: Path) -> str:
+    """Kill those of the folder `out`, however often they are started again. Returns the command's
+    standard error."""
+    while process.poll() is None:
+        for worker in _workers_of(out):
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        time.sleep(0.05)
+    return process.communicate(timeout=120)[1]
+
+
 def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -294,9 +334,9 @@ def test_interrupted_all_workers_end_and_no_half_recording_stays(tmp_path: Path)
     assert not list(tmp_path.rglob(".*"))
 
 
-def _epochs(checkpoints: Path) -> list[int]:
-    """After which epochs there is a whole checkpoint."""
-    whole = checkpoints.glob("epoch-*/recording.json")
+def _epochs(arm: Path) -> list[int]:
+    """After which epochs there is a whole checkpoint in an arm's folder."""
+    whole = arm.glob("checkpoints/epoch-*/recording.json")
     return [int(path.parent.name.removeprefix("epoch-")) for path in whole]
 
 
@@ -309,8 +349,10 @@ def test_killed_at_random_moments_a_training_ends_with_the_same_bytes(
     whole = command("parity.compare", *TRAIN_ONLY, *few, "--out", tmp_path / "whole")
     assert whole.code == 0, whole.err
     out, said = tmp_path / "killed", ""
+    names = ("keras-p1", "torch-p1")
     random = np.random.default_rng(8)
-    for arm, epoch in (("keras-p1", 1), ("torch-p1", 1), ("keras-p1", 2)):
+    caught: set[str] = set()  # arms that were killed after a checkpoint
+    for epoch in (1, 1, 2):
         process = subprocess.Popen(
             [sys.executable, "-m", "parity.compare", *TRAIN_ONLY, *few, "--out", str(out)],
             stderr=subprocess.PIPE,
@@ -318,21 +360,26 @@ def test_killed_at_random_moments_a_training_ends_with_the_same_bytes(
             text=True,
             cwd=ROOT,
         )
-        checkpoints = out / arm / "checkpoints"
+        next_ones = set(names) - caught or names  # whichever is quicker: the other may end first
         _wait_for(
-            lambda at=epoch, of=checkpoints, it=process: (  # type: ignore[misc]
-                any(at <= each for each in _epochs(of)) or it.poll() is not None
+            lambda at=epoch, of=next_ones, it=process: (  # type: ignore[misc]
+                any(at <= each for name in of for each in _epochs(out / name))
+                or it.poll() is not None
             )
         )
         time.sleep(random.uniform(0, 0.5))  # some way into the epoch after that one
+        caught |= {name for name in names if _epochs(out / name)}
+        process.kill()  # it would start them again
         for each in ARMS:  # both sides, wherever the other one is
             for worker in _workers_of(out / each):
-                os.kill(worker, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ends by itself where nobody listens
+                    os.kill(worker, signal.SIGKILL)
         said += process.communicate(timeout=120)[1]
+    assert caught == set(names)
     last = command("parity.compare", *TRAIN_ONLY, *few, "--out", out)
     assert last.code == 0, last.err
     said += last.err
-    for name in ("keras-p1", "torch-p1"):
+    for name in names:
         assert f"{name}  going on after epoch" in said
         assert not (out / name / "checkpoints").exists()
         contents = [tmp_path / run / name / "tensors.safetensors" for run in ("whole", "killed")]
@@ -388,8 +435,7 @@ def test_a_worker_that_dies_is_reported_and_the_others_are_kept(tmp_path: Path) 
     )
     keras = tmp_path / "keras-p1"
     _wait_for(lambda: bool(_workers_of(keras)))
-    os.kill(_workers_of(keras)[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    errors = _killing_workers(process, keras)
     assert process.returncode == 2
     assert "keras-p1 was killed by SIGKILL" in errors and "Traceback" not in errors
     report = json.loads((tmp_path / "report.json").read_text())
@@ -406,6 +452,7 @@ BAD_REQUESTS = {
     "tolerance": (["--tolerance", "nan"], "--tolerance"),
     "jobs": (["--jobs", "0"], "--jobs"),
     "epochs": (["--epochs", "0"], "--epochs"),
+    "backend": (["--keras-backend", "tensorflow,mxnet"], "--keras-backend: expected one of"),
     "choice": (["--precision", "float16"], "invalid choice: 'float16'"),
     "float64": (["--keras-backend", "torch"], "--keras-backend tensorflow"),
     "seeds": (["--seeds", "8", "9", "--seed", "8"], "--seed or --seeds"),

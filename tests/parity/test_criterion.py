@@ -187,6 +187,43 @@ class TestPairs:
     def test_one_framework_is_none(self):
         assert pairs(["keras-p0", "keras-p1"]) == []
 
+    def test_every_backend_of_keras_is_compared_with_pytorch_and_with_the_others(self):
+        found = pairs(["keras-jax-p0", "keras-p0", "keras-torch-p0", "torch-p0"])
+        assert [tuple(pair.values()) for pair in found] == [
+            ("keras-p0", "torch-p0", "port"),
+            ("keras-jax-p0", "torch-p0", "port"),
+            ("keras-torch-p0", "torch-p0", "port"),
+            ("keras-p0", "keras-jax-p0", "backend"),
+            ("keras-p0", "keras-torch-p0", "backend"),
+            ("keras-jax-p0", "keras-torch-p0", "backend"),
+        ]
+
+    def test_frameworks_are_compared_on_one_device_and_devices_in_one_framework(self):
+        found = pairs(["keras-cuda-p1", "keras-p1", "torch-cuda-p1", "torch-p1"])
+        assert [tuple(pair.values()) for pair in found] == [
+            ("keras-p1", "torch-p1", "port"),
+            ("keras-cuda-p1", "torch-cuda-p1", "port"),
+            ("keras-p1", "keras-cuda-p1", "device"),
+            ("torch-p1", "torch-cuda-p1", "device"),
+        ]
+
+    @given(st.data())
+    def test_a_pair_is_named_once_and_never_with_itself(self, data):
+        names = [
+            f"{side}{device}-p{padding}"
+            for side in ("keras", "keras-jax", "keras-torch", "torch")
+            for device in ("", "-cuda")
+            for padding in (0, 1)
+        ]
+        found = pairs(data.draw(st.permutations(names)))
+        sides = [frozenset((pair["left"], pair["right"])) for pair in found]
+        assert len(set(sides)) == len(sides) and all(len(side) == 2 for side in sides)
+        assert found == pairs(names)
+
+    def test_what_is_no_arm_is_refused(self):
+        with pytest.raises(ValueError, match="no name of an arm"):
+            pairs(["keras-p0", "jax-p0"])
+
 
 class TestOverall:
     @pytest.mark.parametrize(
@@ -198,6 +235,9 @@ class TestOverall:
             (["pass", "fail"], "fail"),
             (["fail", "error"], "error"),
             (["pass", "error"], "error"),
+            (["pass", "abstain"], "abstain"),
+            (["fail", "abstain"], "fail"),
+            (["error", "abstain"], "error"),
             (["pass", "unheard of"], "error"),
         ],
     )

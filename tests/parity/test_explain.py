@@ -164,7 +164,8 @@ def test_a_difference_shows_where_it_must_and_the_control_passes(
     assert normalise["change"]["keras"]["loss"]["mean"] == 0
     assert normalise["gap"]["loss"]["mean"] != 0
     written = {path.name for path in tmp_path.iterdir()}
-    assert {"explain.md", "explain.csv", "explain.json", "explain.png", "explain.svg"} <= written
+    files = {f"explain.{kind}" for kind in ("md", "csv", "json", "png", "svg")}
+    assert files | {"report.html"} <= written
 
 
 def test_help_shows_examples_and_no_flag_that_the_command_decides(command: Command) -> None:

@@ -68,7 +68,7 @@ def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
     if damage == "truncate":
         tensors.write_bytes(tensors.read_bytes()[:-2])
     elif damage == "schema":
-        facts.write_text(facts.read_text().replace('"schema": 2', '"schema": 7'))
+        facts.write_text(facts.read_text().replace('"schema": 3', '"schema": 7'))
     else:
         tensors.unlink()
     with pytest.raises(InputError, match="probe"):

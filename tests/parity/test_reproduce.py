@@ -41,7 +41,8 @@ def test_a_study_is_written_beside_what_was_published_and_never_run_twice(
     }
     assert verdicts["replicates", "baseline"] == verdicts["replicates", "lr_10x"] == "yes"
     assert verdicts["replicates", "lr_100x"] == "not judged"
-    assert {"table3.md", "judgements.md", "figures.md"} <= {p.name for p in tmp_path.iterdir()}
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"table3.md", "judgements.md", "figures.md", "report.html"} <= written
 
     first = (tmp_path / "summary.json").read_bytes()
     assert reproduce.main(arguments) == 0
@@ -53,6 +54,26 @@ def test_a_study_is_written_beside_what_was_published_and_never_run_twice(
     assert reproduce.main(["--readme", str(readme), "--out", str(tmp_path)]) == 0
     text = readme.read_text()
     assert "old" not in text and "## Next\n\nkept" in text and "Final numbers" in text
+
+
+@pytest.mark.workers
+def test_seeds_after_the_first_are_judged_together_with_it(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--profile", "quick", "--only", "baseline", "--out", str(tmp_path)]
+    assert reproduce.main(arguments) == 0
+    tables = (tmp_path / "table3.md").read_bytes()
+    assert capsys.readouterr().err.count("epoch 1/1") == 2
+    assert reproduce.main([*arguments, "--seeds", "8", "9"]) == 0
+    assert capsys.readouterr().err.count("epoch 1/1") == 2  # of the second seed alone
+    assert (tmp_path / "table3.md").read_bytes() == tables
+    (twins,) = json.loads((tmp_path / "summary.json").read_text())["over_seeds"]
+    assert (twins["variant"], twins["seeds"]) == ("baseline", [8, 9])
+    second = Recording.read(tmp_path / "arms" / "baseline" / "s9" / "torch-p0")
+    assert second.experiment.seed == 9
+    assert twins["metrics"]["loss"]["right"][1] == second.history["loss"][-1]
+    assert twins["metrics"]["loss"]["verdict"] == "pass"
+    assert "| baseline (2 seeds) | loss | pass |" in (tmp_path / "over_seeds.md").read_text()
 
 
 @pytest.mark.parametrize(

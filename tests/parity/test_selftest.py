@@ -10,7 +10,9 @@ import ladder_twins as twins
 import pytest
 from conftest import ROOT, Finished
 
-from parity import selftest, worker
+from parity import selftest
+from parity.engines import Observer, Task
+from parity.engines.local import Local
 from parity.selftest import CONTROLS, FAULTS, Fault
 
 Command = Callable[..., Finished]
@@ -37,12 +39,13 @@ def test_faults_are_caught_and_placed_and_a_faithful_twin_is_not_accused(
         ("batch size 1", "pass")
     ]
     assert table == json.loads((tmp_path / "selftest.json").read_text())
+    assert (tmp_path / "report.html").exists()
 
 
 def recorded_as(twin: twins.Twin, reference: twins.Twin) -> Callable[..., dict[str, object]]:
     """In place of workers: NumPy twins' recordings, the reference's on the left."""
 
-    def finish(tasks: Sequence[worker.Task], **_: object) -> dict[str, object]:
+    def run(_: Local, tasks: Sequence[Task], observe: Observer) -> dict[str, object]:
         for task in tasks:
             left = twins.probe(reference)
             if task.name.startswith("keras"):
@@ -53,7 +56,7 @@ def recorded_as(twin: twins.Twin, reference: twins.Twin) -> Callable[..., dict[s
                 side.write(task.folder)
         return {}
 
-    return finish
+    return run
 
 
 def wrong_kernel(layer: str, stage: str, value: twins.Array) -> twins.Array:
@@ -72,7 +75,7 @@ def test_a_fault_must_be_caught_where_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, expected: tuple[str, str], code: int
 ) -> None:
     faulty = twins.Twin(backwards=True, change=wrong_kernel)
-    monkeypatch.setattr(worker, "finish", recorded_as(faulty, twins.Twin()))
+    monkeypatch.setattr(Local, "run", recorded_as(faulty, twins.Twin()))
     monkeypatch.setattr(selftest, "FAULTS", (Fault("kernel", "scaled", *expected),))
     assert selftest.main(["--only", "kernel", "--out", str(tmp_path)]) == code
     (row,) = json.loads((tmp_path / "selftest.json").read_text())["faults"]
@@ -84,7 +87,7 @@ def test_a_fault_that_slips_through_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        worker, "finish", recorded_as(twins.Twin(backwards=True), twins.Twin())
+        Local, "run", recorded_as(twins.Twin(backwards=True), twins.Twin())
     )  # nothing planted
     assert selftest.main(["--only", "padding", "--out", str(tmp_path)]) == 1
     shown = capsys.readouterr().out
@@ -93,7 +96,7 @@ def test_a_fault_that_slips_through_is_a_failure(
 
 def test_an_accused_control_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     faulty = twins.Twin(backwards=True, change=wrong_kernel)
-    monkeypatch.setattr(worker, "finish", recorded_as(faulty, twins.Twin()))
+    monkeypatch.setattr(Local, "run", recorded_as(faulty, twins.Twin()))
     assert selftest.main(["--only", "padding 1", "--out", str(tmp_path)]) == 1
     (row,) = json.loads((tmp_path / "selftest.json").read_text())["controls"]
     assert row["verdict"] == "fail" and row["failing"][0]["level"] == "gradient"
