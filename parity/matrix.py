@@ -121,6 +121,7 @@ def _row(arm: Arm, result: Recording | Failure) -> dict[str, Any]:
         **about,
         "error": result.error,
         "digest": result.digest,
+        "backend": result.backend,
         "final": {metric: values[-1] for metric, values in result.history.items() if values},
         "test_accuracy": result.evaluation.get("test", {}).get("accuracy"),
         "seconds": result.timings["total_seconds"],
@@ -136,16 +137,18 @@ def _render(rows: Sequence[Mapping[str, Any]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("arm", overflow="fold")
-    for heading in ("loss", "acc", "val loss", "val acc", "test acc", "seconds", "peak GB"):
+    table.add_column("on")
+    for heading in ("loss", "acc", "val loss", "val acc", "test acc", "s", "GB"):
         table.add_column(heading, justify="right")
     for row in rows:
         if "digest" not in row:
-            table.add_row(row["arm"], "failed", style="red")
+            table.add_row(row["arm"], "", "failed", style="red")
             continue
         metrics = [number(row["final"].get(metric)) for metric in METRICS]
         cost = [f"{row['seconds']:.1f}", f"{row['peak_memory_bytes'] / 1e9:.2f}"]
         style = "red" if row["error"] else ""
-        table.add_row(row["arm"], *metrics, number(row["test_accuracy"]), *cost, style=style)
+        metrics.append(number(row["test_accuracy"]))
+        table.add_row(row["arm"], row["backend"], *metrics, *cost, style=style)
     show([table])
 
 

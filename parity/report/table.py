@@ -153,7 +153,7 @@ def split_table(data: Mapping[str, Any]) -> Table:
         lines[0][0] = "class"
     table = plain_table(*lines[0])
     for line in lines[1:]:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))  # the name of a class is no markup
     return table
 
 
@@ -316,9 +316,9 @@ def _failure(pair: Mapping[str, Any]) -> str:
 def plain_table(first: str, *others: str) -> Table:
     """A table whose first column is text, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(first, no_wrap=True)
+    table.add_column(Text(first), no_wrap=True)
     for heading in others:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     return table
 
 
