@@ -12,7 +12,7 @@ from shared_data.errors import InputError
 MAX_PIXELS = 50_000_000
 # Only these decoders may see the data, whatever the file's suffix says it is.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-_CONVERTED_BY_PILLOW = {"RGB", "1", "L", "CMYK", "YCbCr", "HSV"}
+_CONVERTED_BY_PILLOW = {"1", "L", "CMYK", "YCbCr", "HSV"}
 
 
 class ImageError(InputError):
@@ -46,6 +46,8 @@ def open_image(path: Path) -> Image.Image:
         raise ImageError(path, _too_large(str(error))) from error
     except UnidentifiedImageError as error:
         raise ImageError(path, "not an image, or one of an unknown format") from error
+    except MemoryError as error:  # Pillow reads as many bytes as a chunk says that it has
+        raise ImageError(path, "takes more memory than there is, or says so") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # the kinds that Pillow's decoders raise on damaged data
         reason = getattr(error, "strerror", None) or str(error)
@@ -62,6 +64,9 @@ def _as_rgb(path: Path, image: Image.Image) -> Image.Image:
     if image.mode in {"RGBA", "LA", "PA", "P", "RGBa", "La"} or "transparency" in image.info:
         over_black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(over_black, image.convert("RGBA")).convert("RGB")
+    if image.mode == "RGB":
+        image.load()
+        return image  # convert() would copy it, at the price of decoding it
     if image.mode in _CONVERTED_BY_PILLOW:
         return image.convert("RGB")
     raise ImageError(path, f"pixel format {image.mode} has no fixed range; save it as 8-bit RGB")

@@ -1,13 +1,16 @@
 """Decode and resize every image once, into one file that both frameworks map into memory."""
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL
@@ -20,8 +23,10 @@ from shared_data.sources import Sample, Source
 
 # Raise this whenever the same file would give other pixels or another hash.
 PIXEL_RECIPE = "1: rgb, average hash of the original, bicubic"
-_CHUNK = 64  # images in memory at once
+_AHEAD = 64  # images in memory at once
 _MAX_SIZE = 4096
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,9 @@ def prepare(
 
 def _digest(source: Source, files: tuple[str, ...]) -> str:
     total = hashlib.sha256(f"{PIXEL_RECIPE}\nPillow {PIL.__version__}\n".encode())
-    with ThreadPoolExecutor(_threads()) as pool:
-        contents = pool.map(_content_digest, source.samples)
-        for file, sample, content in zip(files, source.samples, contents, strict=True):
-            total.update(f"{file}\n{sample.label}\n{content}\n".encode())
+    contents = _in_threads(_content_digest, source.samples)
+    for file, sample, content in zip(files, source.samples, contents, strict=True):
+        total.update(f"{file}\n{sample.label}\n{content}\n".encode())
     return total.hexdigest()
 
 
@@ -110,12 +114,14 @@ def _open_checked(
     """Open a cached set, or return None where it is missing or damaged."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        if index.pop("checksum") != _checksum(index):
+            return None
         with open(folder / "images.npy", "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != index["sha256"]:
                 return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         hashes = tuple(int(code, 16) for code in index["hashes"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if (images.shape, images.dtype) != (shape, np.uint8) or index["digest"] != digest:
         return None
@@ -131,16 +137,21 @@ def _build(
     folder: Path,
 ) -> None:
     hashes, bad = [], []
+    written = hashlib.sha256()
     shape = (len(files), image_size, image_size, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with open(folder / "images.npy", "wb") as pixels:
-        np.lib.format.write_array_header_1_0(pixels, header)
+        start = io.BytesIO()
+        np.lib.format.write_array_header_1_0(start, header)
+        written.update(start.getvalue())
+        pixels.write(start.getvalue())
         for done, result in enumerate(_decode(source, image_size), 1):
             if isinstance(result, str):
                 bad.append(f"{files[done - 1]}: {result}")
             elif not bad:
                 image, code = result
-                pixels.write(image.tobytes())
+                written.update(image)  # here, since other threads decode meanwhile
+                pixels.write(image)
                 hashes.append(code)
             if on_progress:
                 on_progress(done, len(files))
@@ -150,11 +161,9 @@ def _build(
             f"{listed(bad)}\nRemove or replace them"
             f"{' and their rows in data.csv' if (source.root / 'data.csv').exists() else ''}."
         )
-    with open(folder / "images.npy", "rb") as finished:
-        written = hashlib.file_digest(finished, "sha256").hexdigest()
     index = {
         "digest": digest,
-        "sha256": written,
+        "sha256": written.hexdigest(),
         "recipe": PIXEL_RECIPE,
         "pillow": PIL.__version__,
         "classes": source.classes,
@@ -162,24 +171,35 @@ def _build(
         "labels": [sample.label for sample in source.samples],
         "hashes": [f"{code:016x}" for code in hashes],
     }
+    index["checksum"] = _checksum(index)
     (folder / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
-def _decode(source: Source, image_size: int) -> Iterator[tuple[np.ndarray, int] | str]:
+def _checksum(index: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+
+
+def _decode(source: Source, image_size: int) -> Iterator[tuple[bytes, int] | str]:
     """Yield pixels (uint8 HWC) and hash of each sample in order, or why it cannot be used."""
 
-    def one(sample: Sample) -> tuple[np.ndarray, int] | str:
+    def one(sample: Sample) -> tuple[bytes, int] | str:
         try:
             image = open_image(sample.path)
         except ImageError as error:
             return error.reason
         resized = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-        return np.asarray(resized), average_hash(image)
+        return resized.tobytes(), average_hash(image)
 
-    with ThreadPoolExecutor(_threads()) as pool:
-        for start in range(0, len(source.samples), _CHUNK):
-            yield from pool.map(one, source.samples[start : start + _CHUNK])
+    return _in_threads(one, source.samples)
 
 
-def _threads() -> int:
-    return min(8, os.cpu_count() or 1)
+def _in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in order. Unlike `Executor.map`, it keeps few of them, and of futures, waiting."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -179,7 +179,7 @@ def environment() -> dict[str, Any]:
 def _deterministic(experiment: Experiment) -> None:
     torch.use_deterministic_algorithms(True)
     # Otherwise every new tensor is filled with NaN before it is written: a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
