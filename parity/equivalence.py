@@ -4,10 +4,11 @@ Both train from the same seeds, so that their final metrics are pairs. Per metri
 one-sided t-test (Schuirmann 1987) asks whether the mean difference lies within the tolerance:
 
 - `pass`: equivalent at 5 %; just as well: the 90 % confidence interval lies inside the margin;
-- `fail`: different beyond the tolerance; the whole interval lies outside the margin;
+- `fail`: different beyond the margin at 5 %, two-sided, shared among all tests that are judged
+  together (Bonferroni), since one that fails is enough to fail them all;
 - `inconclusive`: neither; a power calculation says how many seeds would decide it.
 
-A pair of arms passes if every metric passes, which keeps the 5 % (intersection-union, Berger 1982).
+All tests must pass together, which keeps the 5 % without a share (intersection-union, Berger 1982).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-ALPHA = 0.05  # chance to pass where the true difference is the tolerance or more
+ALPHA = 0.05  # chance to pass where the true difference is the tolerance, and to fail within it
 POWER = 0.8  # chance of a decision that `seeds_needed` asks for
 MOST_SEEDS = 1000
 QUANTILES = 2000  # over which the spread's distribution is averaged: four digits of power
@@ -39,6 +40,7 @@ class Equivalence:
         margin: the tolerance.
         std: of the differences over seeds; the test takes at least half a step of the metric.
         step: the least by which the metric can change.
+        tests: how many are judged together.
         noise: each side's own standard deviation over seeds, its noise floor.
         verdict: `pass`, `fail` or `inconclusive`.
     """
@@ -52,6 +54,7 @@ class Equivalence:
     margin: float
     std: float
     step: float
+    tests: int
     noise: dict[str, float]
     verdict: str
 
@@ -63,9 +66,8 @@ class Equivalence:
         """
         if self.verdict != INCONCLUSIVE:
             return None
-        alpha = (1 - self.confidence) / 2
         return seeds_needed(
-            mean=self.mean, std=self.std, margin=self.margin, step=self.step, alpha=alpha
+            mean=self.mean, std=self.std, margin=self.margin, step=self.step, tests=self.tests
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,13 +80,14 @@ def equivalence(
     *,
     margin: float,
     step: float = 0.0,
-    alpha: float = ALPHA,
+    tests: int = 1,
 ) -> Equivalence:
     """Judge one metric from its final values, one per seed and side, in the same order of seeds.
 
     `step` is the least by which the metric can change: of an accuracy one image's share, of a
     loss 0. Seeds that happen to agree to the image have no spread to judge by; the largest that
     such a sample can hide is half a step (Popoviciu's inequality), and no less is taken for it.
+    `tests` says how many metrics and pairs are judged together.
 
     A value that is not finite, a training that diverged, is never within: the metric fails.
 
@@ -101,9 +104,10 @@ def equivalence(
     common: dict[str, Any] = {
         "left": tuple(pairs[0].tolist()),
         "right": tuple(pairs[1].tolist()),
-        "confidence": 1 - 2 * alpha,
+        "confidence": 1 - 2 * ALPHA,
         "margin": margin,
         "step": step,
+        "tests": tests,
         "noise": {"left": _std(pairs[0]), "right": _std(pairs[1])},
     }
     if not np.isfinite(differences).all():
@@ -111,17 +115,17 @@ def equivalence(
         return Equivalence(
             **common, mean=lost, interval=(lost, lost), p_value=1.0, std=lost, verdict=FAIL
         )
-    interval, p_value = _two_one_sided(_spread(differences, step / 2), margin, alpha)
+    interval, within, beyond = _tested(_spread(differences, step / 2), margin)
     verdict = INCONCLUSIVE
-    if p_value < alpha:
+    if within < ALPHA:
         verdict = PASS
-    elif interval[0] > margin or interval[1] < -margin:
+    elif beyond < ALPHA / tests:
         verdict = FAIL
     return Equivalence(
         **common,
         mean=float(differences.mean()),
         interval=interval,
-        p_value=p_value,
+        p_value=within,
         std=_std(differences),
         verdict=verdict,
     )
@@ -136,7 +140,7 @@ def overall(verdicts: Iterable[str]) -> str:
 
 
 def power(
-    seeds: int, *, mean: float, std: float, margin: float, step: float = 0.0, alpha: float = ALPHA
+    seeds: int, *, mean: float, std: float, margin: float, step: float = 0.0, tests: int = 1
 ) -> dict[str, float]:
     """The chance of `pass` and of `fail` with so many seeds.
 
@@ -149,24 +153,26 @@ def power(
     freedom = seeds - 1
     share = (np.arange(QUANTILES) + 0.5) / QUANTILES
     spread = std * np.sqrt(stats.chi2.ppf(share, freedom) / freedom)
-    half = stats.t.ppf(1 - alpha, freedom) * np.maximum(spread, step / 2) / math.sqrt(seeds)
+    error_found = np.maximum(spread, step / 2) / math.sqrt(seeds)
+    half = stats.t.ppf(1 - ALPHA, freedom) * error_found
+    apart = stats.t.ppf(1 - ALPHA / tests / 2, freedom) * error_found
     error = max(std, np.finfo(float).tiny) / math.sqrt(seeds)
 
     def below(bound: np.ndarray) -> np.ndarray:
         return stats.norm.cdf((bound - mean) / error)
 
     inside = np.where(half < margin, below(margin - half) - below(half - margin), 0.0)
-    outside = 1 - below(margin + half) + below(-margin - half)
+    outside = 1 - below(margin + apart) + below(-margin - apart)
     return {PASS: float(inside.mean()), FAIL: float(outside.mean())}
 
 
 def seeds_needed(
-    *, mean: float, std: float, margin: float, step: float = 0.0, alpha: float = ALPHA
+    *, mean: float, std: float, margin: float, step: float = 0.0, tests: int = 1
 ) -> int | None:
     """The fewest seeds with which `pass` or `fail` has a chance of 80 %, or None beyond 1000."""
 
     def decides(seeds: int) -> bool:
-        chances = power(seeds, mean=mean, std=std, margin=margin, step=step, alpha=alpha)
+        chances = power(seeds, mean=mean, std=std, margin=margin, step=step, tests=tests)
         return sum(chances.values()) >= POWER
 
     if not decides(MOST_SEEDS):
@@ -178,18 +184,22 @@ def seeds_needed(
     return enough
 
 
-def _two_one_sided(
-    sample: np.ndarray, margin: float, alpha: float
-) -> tuple[tuple[float, float], float]:
-    """The mean's confidence interval and the test's p value."""
+def _tested(sample: np.ndarray, margin: float) -> tuple[tuple[float, float], float, float]:
+    """The mean's interval, the p value of two one-sided tests that it is within the margin, and
+    that of a two-sided test that it is beyond."""
     if not _std(sample):  # the same for each seed: nothing is left to chance
         same = float(sample[0])
-        return (same, same), float(abs(same) >= margin)
+        return (same, same), float(abs(same) >= margin), float(abs(same) <= margin)
     from statsmodels.stats.weightstats import DescrStatsW  # a second to import
 
     described = DescrStatsW(sample)
-    low, high = described.tconfint_mean(2 * alpha)
-    return (float(low), float(high)), float(described.ttost_mean(-margin, margin)[0])
+    low, high = described.tconfint_mean(2 * ALPHA)
+    within = described.ttost_mean(-margin, margin)[0]
+    over, under = (
+        described.ttest_mean(bound, alternative=side)[1]
+        for bound, side in ((margin, "larger"), (-margin, "smaller"))
+    )
+    return (float(low), float(high)), float(within), float(min(1.0, 2 * min(over, under)))
 
 
 def _spread(differences: np.ndarray, least: float) -> np.ndarray:

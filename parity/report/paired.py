@@ -31,7 +31,8 @@ def combine(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     if len(runs) < 2:
         raise ValueError(f"one seed has no spread: expected two or more runs, got {len(runs)}")
     first = next(iter(runs.values()))
-    judged = [_pair(pair, list(runs.values())) for pair in first["pairs"]]
+    tests = len(METRICS) * max(1, sum(decides(pair) for pair in first["pairs"]))
+    judged = [_pair(pair, list(runs.values()), tests) for pair in first["pairs"]]
     port = {pair["verdict"] for pair in judged if decides(pair)}
     shared = ("tolerance", "experiment", "environment", "data")
     return finite(
@@ -50,12 +51,14 @@ def judge(
     histories: Sequence[tuple[History, History]],
     splits: Mapping[str, Mapping[str, int]],
     margin: float,
+    tests: int = len(METRICS),
 ) -> dict[str, Equivalence]:
     """Each of `METRICS` after the last epoch, over seeds.
 
     Args:
         histories: per seed the left and the right arm's.
         splits: images of each class in each split.
+        tests: how many metrics of how many pairs are judged together.
     """
     judged = {}
     for metric in METRICS:
@@ -65,7 +68,7 @@ def judge(
         )
         counted = SHARE_OF.get(metric)
         step = 1 / sum(splits[counted].values()) if counted else 0.0
-        judged[metric] = equivalence.equivalence(left, right, margin=margin, step=step)
+        judged[metric] = equivalence.equivalence(left, right, margin=margin, step=step, tests=tests)
     return judged
 
 
@@ -77,7 +80,7 @@ def _overall(verdicts: set[str]) -> str:
     return equivalence.overall(verdicts) if verdicts else "error"
 
 
-def _pair(pair: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _pair(pair: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], tests: int) -> dict[str, Any]:
     """A pair over all seeds; `error` says why it cannot be judged, `metrics` is empty then."""
     sides = (pair["left"], pair["right"])
     found = {key: pair[key] for key in ("left", "right", "role", "ladder_verdict")}
@@ -89,7 +92,7 @@ def _pair(pair: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[st
         return {**found, "verdict": undecided, "metrics": {}, "error": why}
     arms = [{arm["id"]: arm["history"] for arm in run["arms"]} for run in runs]
     histories = [(of_seed[sides[0]], of_seed[sides[1]]) for of_seed in arms]
-    judged = judge(histories, runs[0]["data"]["splits"], runs[0]["tolerance"])
+    judged = judge(histories, runs[0]["data"]["splits"], runs[0]["tolerance"], tests)
     verdict = equivalence.overall(each.verdict for each in judged.values())
     return {
         **found,

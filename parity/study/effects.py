@@ -117,7 +117,11 @@ class Explanation:
         """Of the criterion's metrics, those that two or more seeds have."""
         return {
             metric: equivalence.equivalence(
-                [0.0] * len(gaps), gaps, margin=TOLERANCE, step=self.steps[metric]
+                [0.0] * len(gaps),
+                gaps,
+                margin=TOLERANCE,
+                step=self.steps[metric],
+                tests=len(METRICS),
             )
             for metric in METRICS
             if len(gaps := list(effect.gaps[metric].values())) > 1
