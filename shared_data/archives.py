@@ -1,5 +1,6 @@
 """Extract a zip of images into the cache, once, trusting nothing that its entries say."""
 
+import errno
 import hashlib
 import re
 import shutil
@@ -17,16 +18,19 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 MAX_BYTES = 20 * 2**30
 MAX_RATIO = 100
 FREE_BYTES = 2**28  # small zips of flat test images may compress any amount up to this
+# What the system says of a name: too long, there already, a file where another entry has a folder.
+_OF_THE_NAME = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ}
 
 
 def extract(archive: Path, cache: Path) -> Path:
     """Extract the images and tables of `archive` to `cache/zips/SHA256` and return that folder.
 
     Other entries are left out. A later call finds the folder and extracts nothing; if files are
-    missing there it is extracted again.
+    missing or damaged there (by their CRC) it is extracted again.
 
     Raises:
-        InputError: not a zip, damaged, encrypted, too large, or an entry points outside.
+        InputError: not a zip, damaged, encrypted, too large, or an entry points outside, has a
+            name that cannot be a file's, or one that another entry has.
     """
     try:
         with open(archive, "rb") as file, zipfile.ZipFile(file) as opened:
@@ -35,30 +39,48 @@ def extract(archive: Path, cache: Path) -> Path:
             target = cache / "zips" / hashlib.file_digest(file, "sha256").hexdigest()
 
             def complete(folder: Path) -> bool:
-                return all(_size(folder / info.filename) == info.file_size for info in wanted)
+                return all(_holds(folder / info.filename, info) for info in wanted)
 
             def build(folder: Path) -> None:
                 for info in wanted:
-                    path = folder / info.filename
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    # zipfile never gives more than the declared size, which was checked
-                    with opened.open(info) as entry, open(path, "wb") as copy:
-                        shutil.copyfileobj(entry, copy)
+                    try:
+                        _copy(opened, info, folder / info.filename)
+                    except OSError as error:
+                        if error.errno in _OF_THE_NAME:
+                            why = f"has a name that no file can have here ({error.strerror})"
+                            raise _refused(archive, info, why) from error
+                        if error.errno == errno.EINVAL:  # a seek to before its start
+                            raise zipfile.BadZipFile("an entry lies outside of it") from error
+                        raise
 
             if not complete(target) or not target.is_dir():
                 publish(target, build, complete)
             return target
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise InputError(
-            f"data: {archive} is not a zip that can be read: {error}. "
+        raise InputError(  # which may quote a name of 65,535 bytes
+            f"data: {archive} is not a zip that can be read: {str(error)[:200]}. "
             "Give a folder or a .zip, and download a damaged zip again."
         ) from error
     except PermissionError as error:
         raise InputError(f"data: {error.filename} cannot be read: {error.strerror}.") from error
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def _copy(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # zipfile never gives more than the declared size, which was checked; x: no entry over another
+    with opened.open(info) as entry, open(path, "xb") as copy:
+        shutil.copyfileobj(entry, copy)
+
+
+def _holds(path: Path, info: zipfile.ZipInfo) -> bool:
+    """Whether a file is what an entry says."""
+    if not path.is_file() or path.stat().st_size != info.file_size:
+        return False
+    found = 0
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            found = zlib.crc32(part, found)
+    return found == info.CRC
 
 
 def _checked(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -67,10 +89,7 @@ def _checked(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     for info in entries:
         reason = _refusal(info)
         if reason:
-            raise InputError(
-                f"data: {archive} is refused, its entry {printable(info.orig_filename)!r} "
-                f"{reason}. Make the zip again from a plain folder of images."
-            )
+            raise _refused(archive, info, reason)
     total = sum(info.file_size for info in entries)
     bound = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * archive.stat().st_size))
     if total > bound:
@@ -80,6 +99,13 @@ def _checked(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             "Unpack it yourself if you trust it, and give the folder."
         )
     return [info for info in entries if _wanted(PurePosixPath(info.filename))]
+
+
+def _refused(archive: Path, info: zipfile.ZipInfo, reason: str) -> InputError:
+    return InputError(
+        f"data: {archive} is refused, its entry {printable(info.orig_filename)[:200]!r} "
+        f"{reason}. Make the zip again from a plain folder of images."
+    )
 
 
 def _refusal(info: zipfile.ZipInfo) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from shared_data.errors import InputError
+from shared_data.leftovers import claimed, sweep
 
 
 def cache_root() -> Path:
@@ -21,31 +22,41 @@ def publish(target: Path, build: Callable[[Path], None], valid: Callable[[Path],
     """Fill a temporary folder with `build` and rename it to `target` in one step.
 
     Several processes may do this at once: each builds its own folder, the first rename wins and
-    the others throw theirs away. A `target` that is there but not `valid` is moved out first.
+    the others throw theirs away. A `target` that is there but not `valid` is moved out first, and
+    what killed processes left half-built is removed.
 
     Raises:
         InputError: the cache cannot be written (permission, full disk).
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:16]}-", dir=target.parent))
+        sweep(target.parent, ".*")
+        with claimed(lambda: _temporary(target)) as temporary:
+            try:
+                _publish(target, temporary, build, valid)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise _unwritable(target, error) from error
+
+
+def _temporary(target: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{target.name[:16]}-", dir=target.parent))
+
+
+def _publish(
+    target: Path, temporary: Path, build: Callable[[Path], None], valid: Callable[[Path], bool]
+) -> None:
+    built = temporary / "built"
+    built.mkdir()
+    build(built)
+    if target.exists() and not valid(target):
+        os.replace(target, temporary / "damaged")
     try:
-        built = temporary / "built"
-        built.mkdir()
-        build(built)
-        if target.exists() and not valid(target):
-            os.replace(target, temporary / "damaged")
-        try:
-            os.rename(built, target)
-        except OSError:
-            if not target.exists():  # the rename itself failed, nobody else was first
-                raise
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.rename(built, target)
+    except OSError:
+        if not target.exists():  # the rename itself failed, nobody else was first
+            raise
 
 
 def _unwritable(target: Path, error: OSError) -> InputError:

@@ -7,8 +7,12 @@ class InputError(Exception):
     """The request or the data is wrong; the message is written for people.
 
     It says what is wrong, where, what was found, what was expected and what to do. Command
-    lines print it without a traceback and exit with status 2.
+    lines print it without a traceback and exit with status 2. Whatever names stand in it, no
+    terminal obeys it: all but its line breaks is made `printable`.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(printable(line) for line in message.split("\n")))
 
 
 class Unavailable(InputError):
@@ -25,4 +29,6 @@ def listed(lines: Sequence[str], limit: int = 20) -> str:
 
 def printable(text: str) -> str:
     """Return `text` with control characters and undecodable bytes escaped, safe on a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

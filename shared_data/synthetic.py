@@ -5,6 +5,7 @@
 
 import argparse
 import csv
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from shared_data.faces import SEED, VERSION, draw_face
 STUDY_REAL, STUDY_FAKE = 589, 700
 _QUALITY = 92  # JPEG
 _MOST = 1_000_000
+_SEAL = "sha256.txt"  # beside the class folders, of all files
 
 _EXAMPLES = """examples:
   python -m shared_data.synthetic --out faces
@@ -81,7 +83,7 @@ def ensure(
     seed: int = SEED,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Return the folder of these faces in `cache`, drawing them unless they are there already.
+    """Return the folder of these faces in `cache`, drawing them unless they are there, undamaged.
 
     Raises:
         InputError: the cache cannot be written.
@@ -89,15 +91,26 @@ def ensure(
     folder = cache / "synthetic" / f"v{VERSION}-real{count_real}-fake{count_fake}-seed{seed}"
 
     def complete(built: Path) -> bool:
-        counts = [len(list((built / name).glob("*.jpg"))) for name in ("real", "fake")]
-        return counts == [count_real, count_fake] and (built / "data.csv").is_file()
+        seal = built / _SEAL
+        return seal.is_file() and seal.read_bytes() == _sealed(built)
 
     def build(temporary: Path) -> None:
         write(temporary, count_real, count_fake, seed=seed, on_progress=on_progress)
+        (temporary / _SEAL).write_bytes(_sealed(temporary))
 
     if not complete(folder):
         publish(folder, build, complete)
     return folder
+
+
+def _sealed(folder: Path) -> bytes:
+    """The sha256 of the names and contents of all files, in hexadecimal."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*.*") if path.name != _SEAL):
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
+    return total.hexdigest().encode()
 
 
 def _integer(lowest: int, highest: int) -> Callable[[str], int]:

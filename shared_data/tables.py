@@ -6,6 +6,8 @@ from pathlib import Path
 
 from shared_data.errors import InputError, listed, printable
 
+_LONGEST = 100  # characters of a cell in a message
+
 
 def read_rows(
     table: Path, images: Mapping[str, Sequence[Path]], key: Callable[[Path], str]
@@ -31,10 +33,10 @@ def read_rows(
         matches = files.get((name, image), [])
         if name not in images:
             bad.append(
-                f"line {line}: label '{printable(name)}' is not one of {', '.join(sorted(images))}"
+                f"line {line}: label '{_shown(name)}' is not one of {', '.join(sorted(images))}"
             )
         elif not matches:
-            bad.append(f"line {line}: there is no image {name}/{printable(image)}")
+            bad.append(f"line {line}: there is no image {name}/{_shown(image)}")
         elif len(matches) > 1:
             both = " or ".join(path.name for path in sorted(matches))
             bad.append(f"line {line}: {name}/{image} may be {both}")
@@ -49,6 +51,11 @@ def read_rows(
             "images_id is the file name without suffix, in the folder of its label."
         )
     return rows
+
+
+def _shown(cell: str) -> str:
+    """A cell as a message can hold it: a file in which a quote is missing may be one cell."""
+    return printable(cell if len(cell) <= _LONGEST else f"{cell[:_LONGEST]}…")
 
 
 def _cells(table: Path) -> list[tuple[int, str, str]]:

@@ -34,6 +34,21 @@ def test_modules_named_in_the_documents_exist() -> None:
         assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), module
 
 
+def test_the_faults_are_shown_by_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text()
+    named = set(re.findall(r"`(\w+/test_\w+\.py)`", text))
+    assert {path.name for path in (ROOT / "tests" / "faults").glob("test_*.py")} <= {
+        Path(name).name for name in named
+    }
+    assert all((ROOT / "tests" / name).exists() for name in named)
+
+
+def test_of_ten_thousand_malformed_files_none_went_wrong() -> None:
+    kept = json.loads((ROOT / "benchmarks" / "results" / "fuzz.json").read_text())
+    counts = [sum(kind.values()) for kind in kept["kinds"].values()]
+    assert (kept["count"], sum(counts), kept["wrong"]) == (10_000, 10_000, [])
+
+
 def test_the_lock_names_hashes_and_no_registry() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     assert "--hash=sha256:" in lock

@@ -15,7 +15,7 @@ from parity.report import heatmap
 from parity.report.blocks import Document
 from parity.report.documents import check, explanation, run, selftest, several, study
 from parity.report.sources import Check, Explanation, Ladder, Run, Selftest, Source, Study, read
-from shared_data.errors import InputError
+from shared_data.errors import InputError, printable
 
 NAME = "report.html"
 
@@ -51,7 +51,8 @@ def html(sources: Sequence[Source], images: int = 0) -> str:
         first, rest = documents[0], []
     template = _environment().get_template("page.html.j2")
     text = template.render(first=first, rest=rest, legend=list(heatmap.legend()))
-    return re.sub(r"\n\s*\n+", "\n", text).strip() + "\n"
+    lines = re.sub(r"\n\s*\n+", "\n", text).strip().split("\n")
+    return "\n".join(map(printable, lines)) + "\n"  # a path may hold what is no text at all
 
 
 def _document(source: Source, images: int) -> Document:
