@@ -16,7 +16,8 @@ from typing import Any
 
 from parity import environment
 from parity.engines import RETRIES, Failure, Observer, Task
-from parity.recording import write_atomically
+from parity.recording import explained, write_atomically
+from shared_data.errors import InputError
 
 LAST_LINES = 15  # of a dead worker's log, shown to the user
 GRACE_SECONDS = 5.0
@@ -64,7 +65,10 @@ class Local:
         """One task to its end, started again where a signal killed it; it goes on at its last
         checkpoint then."""
         for attempt in range(1, RETRIES + 2):
-            code, last = self._attempt(task, observe)
+            try:
+                code, last = self._attempt(task, observe)
+            except InputError as error:  # of its folder: the others may have room
+                code, last = 2, {"event": "refused", "error": str(error)}
             lost = code < 0 and last.get("event") != "done" and not self._closed
             if not lost or attempt > RETRIES:
                 break
@@ -79,10 +83,12 @@ class Local:
 
     def _attempt(self, task: Task, observe: Observer) -> tuple[int, dict[str, Any]]:
         """Exit code and last event of one worker process."""
-        task.folder.mkdir(parents=True, exist_ok=True)
-        (task.folder / task.result).unlink(missing_ok=True)  # an earlier run's is not ours
-        write_atomically(task.folder / "experiment.json", task.experiment.to_json().encode())
-        with _log(task).open("w") as errors:
+        with explained(task.folder):
+            task.folder.mkdir(parents=True, exist_ok=True)
+            (task.folder / task.result).unlink(missing_ok=True)  # an earlier run's is not ours
+            write_atomically(task.folder / "experiment.json", task.experiment.to_json().encode())
+            log = _log(task).open("w")
+        with log as errors:
             process = self._start(task, errors)
             last = _follow(task, process, observe)
             code = process.wait()

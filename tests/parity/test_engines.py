@@ -414,3 +414,21 @@ def test_help_says_where_arms_run_and_loads_no_ray(command: Command) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert "--address" in done.stdout and done.stderr.strip() == "False False"
+
+
+@pytest.mark.workers
+def test_a_folder_that_cannot_be_made_fails_its_task_alone(tmp_path: Path) -> None:
+    from parity.engines.local import Local
+
+    (tmp_path / "file").write_text("in the way")
+    blocked, free = (
+        Task(name, ("benchmarks.nothing",), Experiment(threads=1), tmp_path / place, "result.json")
+        for name, place in (("blocked", "file/arm"), ("free", "arm"))
+    )
+    events: list[tuple[str, str]] = []
+    failed = Local(jobs=1).run(
+        [blocked, free], lambda name, event: events.append((name, event["event"]))
+    )
+    assert list(failed) == ["blocked"]
+    assert "cannot write" in failed["blocked"].message and "--out" in failed["blocked"].message
+    assert ("blocked", "failed") in events and ("free", "done") in events
