@@ -16,8 +16,12 @@ MACHINE = ("platform", "processor", "cores")  # entries that tell of the machine
 _MEBIBYTE = 1 << 20
 
 
-def variables(experiment: Experiment) -> dict[str, str]:
-    """Environment variables that must be set before a worker's interpreter starts."""
+def variables(experiment: Experiment, *, keep_pages: bool = True) -> dict[str, str]:
+    """Environment variables that must be set before a worker's interpreter starts.
+
+    `keep_pages`: glibc keeps freed pages instead of returning them: a third of PyTorch's time per
+    step, and up to a quarter more memory where large tensors come and go.
+    """
     threads = str(thread_count(experiment))
     chosen = {
         "KERAS_BACKEND": experiment.keras_backend,
@@ -35,12 +39,14 @@ def variables(experiment: Experiment) -> dict[str, str]:
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         # TensorFlow leaves oneDNN off where the CPU lacks AVX-512, at twice the time per step.
         "TF_ENABLE_ONEDNN_OPTS": "1",
-        # glibc keeps freed pages instead of returning them: a third of PyTorch's step time.
-        "MALLOC_MMAP_THRESHOLD_": str(4096 * _MEBIBYTE),
-        "MALLOC_TRIM_THRESHOLD_": str(8192 * _MEBIBYTE),
-        "MALLOC_TOP_PAD_": str(256 * _MEBIBYTE),
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
+    if keep_pages:
+        chosen |= {
+            "MALLOC_MMAP_THRESHOLD_": str(4096 * _MEBIBYTE),
+            "MALLOC_TRIM_THRESHOLD_": str(8192 * _MEBIBYTE),
+            "MALLOC_TOP_PAD_": str(256 * _MEBIBYTE),
+        }
     if experiment.device == "cpu":
         chosen["CUDA_VISIBLE_DEVICES"] = ""
         chosen["JAX_PLATFORMS"] = "cpu"
@@ -56,10 +62,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def enter(experiment: Experiment, command: list[str]) -> None:
-    """Return at once if this process runs under `variables(experiment)`; else start over under
-    them, as `python -m COMMAND…`: most are read once, before the first line of Python."""
-    wanted = variables(experiment)
+def enter(experiment: Experiment, command: list[str], *, keep_pages: bool = True) -> None:
+    """Return at once if this process runs under `variables` of the experiment; else start over
+    under them, as `python -m COMMAND…`: most are read once, before the first line of Python."""
+    wanted = variables(experiment, keep_pages=keep_pages)
     if all(os.environ.get(name) == value for name, value in wanted.items()):
         return
     sys.stdout.flush()

@@ -35,7 +35,10 @@ it goes on at the last epoch of what was begun, and runs nothing that is finishe
 
 exit status: 0 all arms finished, 2 the request or the data is wrong or an arm could not finish,
 130 interrupted"""
-README_HEADING = "## The study, reproduced"
+README_HEADINGS = {
+    "aligned": "## The study, reproduced",
+    "as_published": "## The study, as published",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,8 +85,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--readme",
         type=Path,
         metavar="FILE",
-        help="train nothing: put the results in --out under the file's heading "
-        f'"{README_HEADING.removeprefix("## ")}"',
+        help="train nothing: put the results in --out under the file's heading for their mode",
     )
     cli.add_engine_flags(parser)
     return parser.parse_args(arguments)
@@ -144,8 +146,9 @@ def place(options: argparse.Namespace) -> int:
         text = options.readme.read_text()
     except OSError as error:
         raise InputError(f"cannot read {options.readme}: {error.strerror}") from None
+    heading = README_HEADINGS[render.read_summary(options.out)["mode"]]
     section = render.section(options.out, str(options.out))
-    write_atomically(options.readme, pages.placed(text, README_HEADING, section).encode())
+    write_atomically(options.readme, pages.placed(text, heading, section).encode())
     return cli.EXIT_PASS
 
 

@@ -34,7 +34,7 @@ def main(
 
     def work() -> int:
         request = Request.read(options.request)
-        environment.enter(like(request), [module, *arguments])
+        environment.enter(like(request), [module, *arguments], keep_pages=False)
         model = load(request, not options.describe)
         if not options.trace:
             describe(model, request, options.out)

@@ -43,9 +43,8 @@ def section(summary: Summary, link: str = ".") -> str:
     lines += ["", "The report's judgements, by its own rules: of our numbers / of its numbers / "]
     lines[-1] += "as the report puts it (`-`: it does not say)."
     lines += ["", *_verdicts(summary["judgements"]), ""]
-    lines += [f"- *{HEADINGS[rule]}*: {text}" for rule, text in summary["rules"].items()]
-    lines += ["", summary["fluctuation"] + " " + _deciding(summary["judgements"])]
-    lines += ["", *_contradictions(summary["judgements"]), ""]
+    if summary["mode"] == "aligned":  # of the other study all but our numbers is the same
+        lines += _rules(summary)
     if "over_seeds" in summary:
         lines += [f"**{over_seeds.TITLE}.**", *over_seeds.lines(summary["over_seeds"]), ""]
     tables = ", ".join(
@@ -56,6 +55,13 @@ def section(summary: Summary, link: str = ".") -> str:
         f"[figures A to W]({link}/figures.md)."
     )
     return "\n".join(lines) + "\n"
+
+
+def _rules(summary: Summary) -> Iterator[str]:
+    """What the judgements are made by, and where they contradict the report."""
+    yield from (f"- *{HEADINGS[rule]}*: {text}" for rule, text in summary["rules"].items())
+    yield from ("", summary["fluctuation"] + " " + _deciding(summary["judgements"]), "")
+    yield from (*_contradictions(summary["judgements"]), "")
 
 
 def judgements_page(summary: Summary) -> str:

@@ -50,7 +50,8 @@ def test_a_study_is_written_beside_what_was_published_and_never_run_twice(
     assert (tmp_path / "summary.json").read_bytes() == first
 
     readme = tmp_path / "README.md"
-    readme.write_text(f"# A\n\n{reproduce.README_HEADING}\n\nold\n\n## Next\n\nkept\n")
+    heading = reproduce.README_HEADINGS["aligned"]
+    readme.write_text(f"# A\n\n{heading}\n\nold\n\n## Next\n\nkept\n")
     assert reproduce.main(["--readme", str(readme), "--out", str(tmp_path)]) == 0
     text = readme.read_text()
     assert "old" not in text and "## Next\n\nkept" in text and "Final numbers" in text

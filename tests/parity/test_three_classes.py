@@ -177,7 +177,7 @@ def test_chance_is_a_third_in_what_the_study_says(study: Path, tmp_path: Path) -
     assert twins["ours"]["verdict"] == "yes"
 
     readme = tmp_path / "README.md"
-    readme.write_text(f"# A\n\n{reproduce.README_HEADING}\n")
+    readme.write_text(f"# A\n\n{reproduce.README_HEADINGS['aligned']}\n")
     assert reproduce.main(["--readme", str(readme), "--out", str(study)]) == 0
     text = readme.read_text()
     assert "50 % with the report's two classes (section 3.4), 1/k with k classes" in text
