@@ -42,7 +42,7 @@ def vgg19() -> keras.Model:
 
 def resnet50() -> keras.Model:
     return keras.applications.ResNet50(
-        weights=None, classifier_activation=None, input_shape=(32, 32, 3)
+        weights=None, classifier_activation=None, input_shape=(64, 64, 3)
     )
 
 
