@@ -37,8 +37,8 @@ LIMITS = {
 README_HEADING = "### Published models"
 SECTION = """\
 `keras.applications` against `torchvision.models`, random weights; VGG at 224x224, ResNet at 64x64,
-the rest at 32x32 (`python -m tests.zoo --published --out results/zoo`). `_aligned` and `_without_dropout` are twins
-written here, without what the table says of the pair above them:"""
+the rest at 32x32 (`python -m tests.zoo --published --out results/zoo`). `_aligned` and
+`_without_dropout` are twins written here, without what the table says of the pair above them:"""
 LIMITED = """\
 VGG runs with a batch of 1 up to the level gradient; ConvNeXt up to forward, since TensorFlow has no
 gradient of grouped convolutions on CPU; ResNet and DenseNet with SGD, since Adam makes whole steps
