@@ -34,7 +34,6 @@ def variables(experiment: Experiment, *, keep_pages: bool = True) -> dict[str, s
         # Determinism.
         "TF_DETERMINISTIC_OPS": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "NVIDIA_TF32_OVERRIDE": "0",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         # TensorFlow leaves oneDNN off where the CPU lacks AVX-512, at twice the time per step.
@@ -47,6 +46,8 @@ def variables(experiment: Experiment, *, keep_pages: bool = True) -> dict[str, s
             "MALLOC_TRIM_THRESHOLD_": str(8192 * _MEBIBYTE),
             "MALLOC_TOP_PAD_": str(256 * _MEBIBYTE),
         }
+    if experiment.tf32 == "off":
+        chosen["NVIDIA_TF32_OVERRIDE"] = "0"
     if experiment.device == "cpu":
         chosen["CUDA_VISIBLE_DEVICES"] = ""
         chosen["JAX_PLATFORMS"] = "cpu"

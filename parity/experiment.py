@@ -44,6 +44,11 @@ class Experiment:
     split_seed: int = _option(8, "draws train / test / validation", minimum=0)
     precision: str = _option("float32", "of all arithmetic", choices=("float32", "float64"))
     device: str = _option("cpu", "where both sides train", choices=("cpu", "cuda"))
+    tf32: str = _option(
+        "off",
+        "on: an NVIDIA GPU may round what it multiplies to 10 bits",
+        choices=("off", "on"),
+    )
     threads: int = _option(0, "CPU threads of an arm; 0 = all cores of this machine", minimum=0)
     optimizer: str = _option(
         "aligned",

@@ -181,8 +181,8 @@ def _deterministic(experiment: Experiment) -> None:
     # Otherwise every new tensor is filled with NaN before it is written: a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = experiment.tf32 == "on"
+    torch.backends.cudnn.allow_tf32 = experiment.tf32 == "on"
     if experiment.threads:
         torch.set_num_threads(experiment.threads)
 

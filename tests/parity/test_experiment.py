@@ -131,3 +131,13 @@ def test_every_field_has_a_help_text() -> None:
     assert json.loads(Experiment().to_json()).keys() == {
         item.name for item in dataclasses.fields(Experiment)
     }
+
+
+def test_a_worker_is_told_of_tf32_and_of_its_device() -> None:
+    from parity import environment
+
+    usual = environment.variables(Experiment())
+    assert usual["NVIDIA_TF32_OVERRIDE"] == "0" and usual["CUDA_VISIBLE_DEVICES"] == ""
+    asked = environment.variables(Experiment(device="cuda", tf32="on"))
+    assert "NVIDIA_TF32_OVERRIDE" not in asked and "CUDA_VISIBLE_DEVICES" not in asked
+    assert asked["TF_DETERMINISTIC_OPS"] == "1"

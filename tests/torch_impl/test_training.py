@@ -108,3 +108,14 @@ def test_native_initialisation_is_the_frameworks_own_and_follows_the_seed() -> N
 
     assert (kernel(1) == kernel(1)).all()
     assert (kernel(1) != kernel(2)).any()
+
+
+def test_tf32_is_off_unless_asked_for() -> None:
+    import dataclasses
+
+    import torch
+
+    for asked in ("on", "off"):
+        trainer(dataclasses.replace(EXPERIMENT, tf32=asked))
+        assert torch.backends.cuda.matmul.allow_tf32 is (asked == "on")
+        assert torch.backends.cudnn.allow_tf32 is (asked == "on")
