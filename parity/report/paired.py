@@ -22,7 +22,8 @@ def combine(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `seeds`; `equivalence`: per pair its `verdict` and per metric `Equivalence.to_dict()`;
-        `runs`: the plain reports. A pair whose ladder fails, fails. `verdict` is that of the port
+        `runs`: the plain reports. A pair fails if a level of its ladder does, but for `outcome`,
+        which is the criterion of that one seed. `verdict` is that of the port
         pairs, or `error` where one of them could not be judged. The rest is the first run's.
 
     Raises:
@@ -83,7 +84,10 @@ def _overall(verdicts: set[str]) -> str:
 def _pair(pair: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], tests: int) -> dict[str, Any]:
     """A pair over all seeds; `error` says why it cannot be judged, `metrics` is empty then."""
     sides = (pair["left"], pair["right"])
-    found = {key: pair[key] for key in ("left", "right", "role", "ladder_verdict")}
+    found = {key: pair[key] for key in ("left", "right", "role")}
+    failing = {each["level"] for each in pair["ladder"] if each["verdict"] == "fail"}
+    ladder = "pass" if failing == {"outcome"} else pair["ladder_verdict"]
+    found["ladder_verdict"] = ladder
     same = [each for run in runs for each in run["pairs"] if (each["left"], each["right"]) == sides]
     lost = [each for each in same if each["error"]]
     if lost:
@@ -96,7 +100,7 @@ def _pair(pair: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], tests: int
     verdict = equivalence.overall(each.verdict for each in judged.values())
     return {
         **found,
-        "verdict": "fail" if pair["ladder_verdict"] == "fail" else verdict,
+        "verdict": "fail" if ladder == "fail" else verdict,
         "metrics": {metric: each.to_dict() for metric, each in judged.items()},
         "error": None,
     }

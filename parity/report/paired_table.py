@@ -77,7 +77,7 @@ def _metrics(pairs: Sequence[Mapping[str, Any]]) -> Table:
     )
     table.columns[1].justify = "left"
     for pair in pairs:
-        name = f"{pair['left']} {pair['right']}"
+        names = iter((pair["left"], pair["right"]))  # one below the other
         quiet = None if decides(pair) else "dim"
         for metric, each in pair["metrics"].items():
             low, high = each["interval"]
@@ -85,8 +85,8 @@ def _metrics(pairs: Sequence[Mapping[str, Any]]) -> Table:
             cells += ["-" if each["p_value"] is None else f"{each['p_value']:.3f}"]
             cells += [difference(each["noise"][side]) for side in ("left", "right")]
             verdict = Text(each["verdict"], style=COLOURS[each["verdict"]])
+            name = next(names, "")
             table.add_row(name, metric.replace("_", " "), *cells, verdict, style=quiet)
-            name = ""
     return table
 
 

@@ -109,6 +109,22 @@ def test_the_first_seed_s_ladder_has_a_say(verdict):
     assert told[verdict] in sentence(report)
 
 
+def test_the_outcome_of_one_seed_decides_nothing():
+    level = LevelResult("outcome", "fail", "float32", 0.3, 0.02)
+    ladders = {("keras-p0", "torch-p0"): LadderReport("keras-p0", "torch-p0", (level,))}
+    assert paired.combine(runs(ladders=ladders))["verdict"] == "pass"
+
+
+def test_the_table_fits_100_columns_with_the_longest_names():
+    single = runs(shift=0.0123456, spread=0.01)
+    for run in single.values():
+        for pair in run["pairs"]:
+            pair["left"], pair["right"] = "keras-jax-cuda-p0", "torch-cuda-p0"
+        for arm in run["arms"]:
+            arm["id"] = {"keras-p0": "keras-jax-cuda-p0"}.get(arm["id"], "torch-cuda-p0")
+    assert "…" not in said(paired.combine(single))
+
+
 def test_a_lost_arm_is_an_error_and_its_reason_is_shown():
     single = runs()
     lost = [each for each in four() if each.arm != "torch-p0"]
