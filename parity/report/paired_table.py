@@ -45,10 +45,11 @@ def sentence(report: Mapping[str, Any]) -> str:
         return f"FAIL: {failures}. Over {seeds} seeds at most {tolerance:g} is allowed, at 5 %."
     if report["verdict"] == "inconclusive":
         undecided = [each for each in metrics if each[2]["verdict"] == "inconclusive"]
-        names = "; ".join(
-            f"{name.replace('_', ' ')} of {pair['left']} and {pair['right']}"
-            for pair, name, _ in undecided
-        )
+        by_pair: dict[str, list[str]] = {}
+        for pair, name, _ in undecided:
+            both = f"{pair['left']} and {pair['right']}"
+            by_pair.setdefault(both, []).append(name.replace("_", " "))
+        names = "; ".join(f"{', '.join(of)} of {pair}" for pair, of in by_pair.items())
         return f"INCONCLUSIVE: {seeds} seeds do not decide {names}. {_needed(undecided)}"
     if report["verdict"] == "abstain":
         return "ABSTAIN: this machine cannot train every arm, see above."
@@ -135,8 +136,8 @@ def _needed(undecided: Sequence[tuple[Any, str, Mapping[str, Any]]]) -> str:
     needed = [each["seeds_needed"] for _, _, each in undecided]
     if None in needed:
         return (
-            "At this mean and spread not even 1000 would: the difference is about the tolerance "
-            "itself."
+            "At this mean and spread some need more than 1000: their difference is about the "
+            "tolerance itself."
         )
     return (
         f"At this mean and spread about {max(needed)} would (chance 80 %): give more to --seeds; "
