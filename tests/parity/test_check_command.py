@@ -151,7 +151,7 @@ def here(
             raise InputError(said.getvalue().strip().removeprefix("error: "))
 
     monkeypatch.setattr(sides, "work", work)
-    monkeypatch.setattr(environment, "enter", lambda *_: None)  # would start pytest over
+    monkeypatch.setattr(environment, "enter", lambda *_, **__: None)  # would start pytest over
     monkeypatch.chdir(folder)
 
     def check(keras: str, torch: str, *options: str | Path) -> tuple[int, str, str]:
