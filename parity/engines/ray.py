@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,9 @@ class Ray:
                 f"--address {address}: no Ray cluster answers there ({error}). `ray start --head` "
                 "starts one and prints its address; one with a token wants RAY_AUTH_MODE=token."
             ) from None
+        # A thread of Ray's tells of nodes that it lost, at any time: stdout is the command's.
+        self._aside = ExitStack()
+        self._aside.enter_context(redirect_stdout(sys.stderr))
         from ray.util.queue import Queue
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -74,13 +77,6 @@ class Ray:
         self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
     def run(self, tasks: Sequence[Task], observe: Observer) -> dict[str, Failure]:
-        with redirect_stdout(sys.stderr):  # on which Ray tells of nodes that it lost
-            return self._run(tasks, observe)
-
-    def close(self) -> None:
-        self._ray.shutdown()
-
-    def _run(self, tasks: Sequence[Task], observe: Observer) -> dict[str, Failure]:
         running = {self._submit(task): (task, 1) for task in tasks}
         failed = {}
         try:
@@ -102,6 +98,10 @@ class Ray:
             self._cancel(list(running))
             raise
         return failed
+
+    def close(self) -> None:
+        self._ray.shutdown()
+        self._aside.close()
 
     def _cancel(self, references: list[Any]) -> None:
         """Interrupt tasks, and wait until their nodes have ended the workers."""

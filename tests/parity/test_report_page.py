@@ -364,16 +364,15 @@ class TestRunItAgain:
 
     def test_of_the_study(self, kept_pages: dict[str, Path]) -> None:
         options = reproduce.parse(_typed(kept_pages["paper"], "parity.reproduce"))
-        kept = json.loads((ROOT / "results/paper/arms/lr_10x/torch-p0/recording.json").read_text())[
-            "experiment"
-        ]
-        assert reproduce._experiment("lr_10x", options.seeds[0], options).to_dict() == kept
+        path = ROOT / "results/paper/arms/lr_10x/torch-p0/recording.json"
+        kept = Experiment.from_dict(json.loads(path.read_text())["experiment"])
+        assert reproduce._experiment("lr_10x", options.seeds[0], options) == kept
 
     def test_of_an_explanation(self, kept_pages: dict[str, Path]) -> None:
         typed = _typed(kept_pages["explain/image_transforms"], "parity.explain")
         plan = explain.plan(explain.parse(typed))
         kept = json.loads((ROOT / "results/explain/image_transforms/explain.json").read_text())
-        assert plan.base.to_dict() == kept["experiment"]
+        assert plan.base == Experiment.from_dict(kept["experiment"])
         assert list(plan.seeds) == kept["seeds"]
         assert set(plan.conditions) == {each["name"] for each in kept["effects"]}
 
