@@ -19,6 +19,7 @@ from parity.report.table import (
     proof,
     reasons,
     show,
+    signed,
     split_table,
 )
 
@@ -82,7 +83,7 @@ def _metrics(pairs: Sequence[Mapping[str, Any]]) -> Table:
         quiet = None if decides(pair) else "dim"
         for metric, each in pair["metrics"].items():
             low, high = each["interval"]
-            cells = [_signed(each["mean"]), f"{_signed(low)} to {_signed(high)}"]
+            cells = [signed(each["mean"]), f"{signed(low)} to {signed(high)}"]
             cells += ["-" if each["p_value"] is None else f"{each['p_value']:.3f}"]
             cells += [difference(each["noise"][side]) for side in ("left", "right")]
             verdict = Text(each["verdict"], style=COLOURS[each["verdict"]])
@@ -120,7 +121,7 @@ def _single(report: Mapping[str, Any]) -> Text:
 
 def _failure(pair: Mapping[str, Any]) -> str:
     outside = [
-        f"{name.replace('_', ' ')} (mean difference {_signed(each['mean'])})"
+        f"{name.replace('_', ' ')} (mean difference {signed(each['mean'])})"
         for name, each in pair["metrics"].items()
         if each["verdict"] == "fail"
     ]
@@ -159,9 +160,3 @@ def _coarse(undecided: Sequence[tuple[Any, str, Mapping[str, Any]]]) -> str:
 def _proof(report: Mapping[str, Any]) -> str:
     said = proof([pair for pair in report["runs"][0]["pairs"] if decides(pair)])
     return f"{said[:-1]}, for seed {report['seeds'][0]}." if said else ""
-
-
-def _signed(value: float | None) -> str:
-    if value is None or value == 0:
-        return difference(value)
-    return ("-" if value < 0 else "+") + difference(abs(value))

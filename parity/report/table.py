@@ -104,6 +104,17 @@ def difference(value: float | None) -> str:
     return f"{value:.0e}" if value else "0"
 
 
+def signed(value: float | None) -> str:
+    """As `difference`, with its sign.
+
+    >>> signed(0.0198), signed(-5.2e-14), signed(0.0)
+    ('+0.0198', '-5e-14', '0')
+    """
+    if not value:
+        return difference(value)
+    return ("-" if value < 0 else "+") + difference(abs(value))
+
+
 def _parts(report: Mapping[str, Any]) -> Iterator[Text | Table]:
     blank = Text()
     yield from (header(report), blank)

@@ -13,7 +13,7 @@ from parity import equivalence
 from parity.criterion import TOLERANCE
 from parity.report.build import finite
 from parity.report.paired import judge
-from parity.report.table import difference
+from parity.report.table import difference, signed
 from parity.study.arms import FRAMEWORKS, Study
 from parity.study.grid import markdown_table
 
@@ -69,16 +69,10 @@ def lines(judged: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             verdict = one["verdict"]
             if one["seeds_needed"]:
                 verdict += f", about {one['seeds_needed']} seeds decide"
-            numbers = [_signed(value) for value in (one["mean"], low, high)]
+            numbers = [signed(value) for value in (one["mean"], low, high)]
             noise = [difference(one["noise"][side]) for side in ("left", "right")]
             interval = f"{numbers[1]} to {numbers[2]}"
             rows.append([name, metric.replace("_", " "), verdict, numbers[0], interval, *noise])
             name = ""
     heading = ["model", "metric", "verdict", "mean difference", "90 % interval"]
     yield from markdown_table([*heading, "noise Keras", "noise PyTorch"], rows, left=3)
-
-
-def _signed(value: float | None) -> str:
-    if not value:
-        return difference(value)
-    return ("-" if value < 0 else "+") + difference(abs(value))

@@ -8,7 +8,7 @@ from parity.report import seeds
 from parity.report.blocks import Block, Content, Figure, Figures, Section, Table, Text, judged
 from parity.report.documents.common import Facts, name_of
 from parity.report.inline import COLOURS, SIZE, drawn
-from parity.report.table import difference
+from parity.report.table import difference, signed
 
 SEED_COLOURS = seeds.Colours(
     **{"ink": COLOURS["ink"], "faint": COLOURS["soft"], "band": COLOURS["band"]},
@@ -28,11 +28,11 @@ def section(pairs: Sequence[Facts]) -> Section:
                 [
                     f"{name_of(pair)}: {seeds.NAMES.get(metric, metric)}",
                     judged(found["verdict"]),
-                    _signed(found["mean"]),
-                    f"{_signed(low)} to {_signed(high)}",
+                    signed(found["mean"]),
+                    f"{signed(low)} to {signed(high)}",
                     f"±{found['margin']:g}",
                     "-" if found["p_value"] is None else f"{found['p_value']:.2g}",
-                    f"{_signed(found['noise']['left'])} / {_signed(found['noise']['right'])}",
+                    f"{difference(found['noise']['left'])} / {difference(found['noise']['right'])}",
                     "" if needed is None else str(needed),
                 ]
             )
@@ -63,15 +63,11 @@ def _figure(pair: Facts, metric: str, found: Facts, labels: Sequence[int]) -> Fi
     rows = min(len(labels), seeds.MOST_LABELLED)
     return Figure(
         f"{name_of(pair)}: {seeds.NAMES.get(metric, metric)}",
-        f"{found['verdict']}: mean {_signed(found['mean'])}, interval {_signed(low)} to "
-        f"{_signed(high)}, margin ±{found['margin']:g}. Dots: seeds; diamond and bar: their mean "
+        f"{found['verdict']}: mean {signed(found['mean'])}, interval {signed(low)} to "
+        f"{signed(high)}, margin ±{found['margin']:g}. Dots: seeds; diamond and bar: their mean "
         "and its interval; shaded: the margin.",
         drawn(
             lambda axes: seeds.panel(axes, found, labels, SEED_COLOURS),
             (SIZE[0], 0.8 + 0.16 * rows),
         ),
     )
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else ("-" if value < 0 else "") + difference(abs(value))

@@ -10,7 +10,7 @@ from parity.report.blocks import Cell, Content, Document, Figure, Figures, Secti
 from parity.report.documents import common
 from parity.report.documents.common import Facts
 from parity.report.sources import Explanation
-from parity.report.table import difference
+from parity.report.table import difference, signed
 
 NAMES = {
     "loss": "training loss",
@@ -85,14 +85,8 @@ def _title(effect: Facts) -> str:
 
 
 def _gap(gap: Facts) -> Cell:
-    text = _signed(gap["mean"])
+    text = signed(gap["mean"])
     return Cell(f"▲ {text}", "fail") if gap["beyond_noise"] else Cell(text)
-
-
-def _signed(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "0" if not value else ("-" if value < 0 else "+") + difference(abs(value))
 
 
 def _figure(facts: Facts, metric: str) -> Figure:
@@ -138,7 +132,7 @@ def _changes(facts: Facts, metrics: Sequence[str]) -> Section:
         [
             _title(each),
             title,
-            *(_signed(each["change"][side][metric]["mean"]) for metric in metrics),
+            *(signed(each["change"][side][metric]["mean"]) for metric in metrics),
         ]
         for each in facts["effects"]
         if each["name"] != ALIGNED
