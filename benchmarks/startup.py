@@ -18,8 +18,8 @@ PARTS = ("startup",)
 TITLES = {"startup": "Start-up"}
 LIMIT = 0.3  # seconds, the interpreter's own included
 PACKAGES = ("parity", "keras_impl", "torch_impl", "shared_data", "benchmarks")
-# The self-test's worker, no command: its mistakes are PyTorch modules, and it has no --help.
-NO_COMMANDS = {"torch_impl.faults"}
+# Workers, not commands: the self-test's, the benchmarks' processes and the task that does nothing.
+NO_COMMANDS = {"torch_impl.faults", "benchmarks.measure", "benchmarks.nothing"}
 ROOT = Path(__file__).parents[1]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from parity.recording import write_atomically
 from parity.report.build import SPLITS
-from parity.report.sources import Check, Ladder, Run, Source, Study, read
+from parity.report.sources import Check, Explanation, Ladder, Run, Selftest, Source, Study, read
 from shared_data.errors import InputError
 
 Row = dict[str, Any]
@@ -18,7 +19,7 @@ Facts = Mapping[str, Any]
 
 
 def to_csv(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """Write a table per kind of number, `arms.csv` to `equivalence.csv`, into `folder`.
+    """Write a table per kind of number, `arms.csv` to `controls.csv`, into `folder`.
 
     Floats are written so that reading them gives the same float; what is missing is empty. Tables
     without a row are left out.
@@ -40,7 +41,7 @@ def to_csv(runs: Sequence[Path], folder: Path) -> list[Path]:
             write_atomically(path, text.getvalue().encode())
             written.append(path)
     if not written:
-        raise InputError("--csv: there is no arm, pair or level in these results")
+        raise InputError("--csv: there is no number in these results")
     return written
 
 
@@ -192,6 +193,25 @@ def _equivalence_rows(source: Source) -> Iterator[Row]:
         yield {**where, **plain, "interval from": low, "interval to": high, **noise}
 
 
+def _effect_rows(source: Source) -> Iterator[Row]:
+    """Of every difference: PyTorch less Keras, and each framework less its aligned self."""
+    if isinstance(source, Explanation):
+        for effect in source.facts["effects"]:
+            sides = {"torch - keras": effect["gap"], **effect["change"]}
+            for side, metrics in sides.items():
+                for metric, found in metrics.items():
+                    for seed, value in found["by_seed"].items():
+                        where = {"run": source.name, "difference": effect["name"], "side": side}
+                        yield {**where, "metric": metric, "seed": seed, "value": value}
+
+
+def _selftest_rows(source: Source, kind: str) -> Iterator[Row]:
+    if isinstance(source, Selftest):
+        for each in source.facts[kind]:
+            texts = {k: "; ".join(v) for k, v in each.items() if isinstance(v, list)}
+            yield {"run": source.name, **each, **texts}
+
+
 TABLES: dict[str, Callable[[Source], Iterator[Row]]] = {
     "arms": _arm_rows,
     "history": _history_rows,
@@ -201,4 +221,7 @@ TABLES: dict[str, Callable[[Source], Iterator[Row]]] = {
     "tensors": _tensor_rows,
     "seeds": _seed_rows,
     "equivalence": _equivalence_rows,
+    "effects": _effect_rows,
+    "faults": partial(_selftest_rows, kind="faults"),
+    "controls": partial(_selftest_rows, kind="controls"),
 }

@@ -78,9 +78,35 @@ class TestCsv:
         assert len(arms) == 2 + 10
         assert {row["run"] for row in arms} == {"run", "paper"}
 
+    def test_every_number_of_an_explanation(self, tmp_path: Path) -> None:
+        folder = ROOT / "results/explain/baseline"
+        exports.to_csv([folder], tmp_path)
+        with open(folder / "explain.csv", newline="") as file:  # the command's own
+            own = list(csv.DictReader(file))
+        expected = {
+            (row["difference"], row["framework"], row["metric"], row["seed"]): row["value"]
+            for row in own
+        }
+        found = {
+            (row["difference"], row["side"], row["metric"], row["seed"]): row["value"]
+            for row in rows(tmp_path / "effects.csv")
+        }
+        assert len(expected) == len(own) and found == expected
+
+    def test_faults_and_controls_of_a_selftest(self, tmp_path: Path) -> None:
+        folder = ROOT / "results/selftest"
+        exports.to_csv([folder], tmp_path)
+        facts = json.loads((folder / "selftest.json").read_text())
+        for kind in ("faults", "controls"):
+            found = rows(tmp_path / f"{kind}.csv")
+            assert [row["name"] for row in found] == [each["name"] for each in facts[kind]]
+            assert {row["ok"] for row in found} == {"True"}
+
     def test_nothing_to_write_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="no arm, pair or level"):
-            exports.to_csv([ROOT / "results/selftest"], tmp_path)
+        facts = {"schema": 1, "faults": [], "controls": []}
+        (tmp_path / "selftest.json").write_text(json.dumps(facts))
+        with pytest.raises(InputError, match="no number"):
+            exports.to_csv([tmp_path], tmp_path)
 
 
 class TestTensorBoard:
