@@ -87,7 +87,8 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--jobs",
         type=int,
-        help="with --engine local: arms at a time (default: as many as cores and memory hold)",
+        help="with --engine local: arms at a time (default: as many as cores and memory hold, one "
+        "on a GPU)",
     )
 
 
@@ -98,6 +99,7 @@ def engine(options: argparse.Namespace, experiments: Iterable[Experiment]) -> En
     """
     from parity.engines import sizing  # NumPy: not for --help
 
+    experiments = list(experiments)
     largest = max(experiments, key=sizing.memory)
     if options.engine == "ray":
         if options.jobs is not None:
@@ -109,7 +111,8 @@ def engine(options: argparse.Namespace, experiments: Iterable[Experiment]) -> En
         raise InputError("--address goes with --engine ray alone")
     from parity.engines.local import Local
 
-    return Local(jobs(options.jobs, largest))
+    on_gpu = (each for each in experiments if each.device != "cpu")
+    return Local(jobs(options.jobs, next(on_gpu, largest)))
 
 
 def jobs(asked: int | None, experiment: Experiment) -> int:

@@ -54,7 +54,9 @@ def free_memory(root: Path = Path("/")) -> int | None:
 
 def jobs(experiment: Experiment) -> int:
     """Arms of `experiment` at a time: as many as cores and free memory have room for, at least
-    one."""
+    one; on a GPU one, whose memory nothing here knows."""
+    if experiment.device != "cpu":
+        return 1
     by_cores = environment.cores() // environment.thread_count(experiment)
     free = free_memory()
     by_memory = by_cores if free is None else free // memory(experiment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -363,6 +364,19 @@ def test_as_many_arms_as_cores_and_memory_hold(
     assert 4e9 < sizing.memory(experiment) < 5e9
     assert sizing.jobs(experiment) == jobs
     assert cli.jobs(None, experiment) == jobs and cli.jobs(3, experiment) == 3
+
+
+@pytest.mark.parametrize(("flags", "jobs"), [((), 1), (("--jobs", "3"), 3)])
+def test_a_gpu_has_one_arm_at_a_time_unless_more_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], jobs: int
+) -> None:
+    monkeypatch.setattr(environment, "cores", lambda: 8)
+    monkeypatch.setattr(sizing, "free_memory", lambda: 64e9)
+    parser = argparse.ArgumentParser()
+    cli.add_engine_flags(parser)
+    arms = [Experiment.of(threads=1, device=device) for device in ("cpu", "cuda", "cpu")]
+    assert cli.engine(parser.parse_args(flags), arms).jobs == jobs
+    assert cli.engine(parser.parse_args(flags), arms[:1]).jobs == (jobs if flags else 8)
 
 
 @pytest.mark.parametrize(
