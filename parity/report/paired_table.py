@@ -51,7 +51,10 @@ def sentence(report: Mapping[str, Any]) -> str:
             both = f"{pair['left']} and {pair['right']}"
             by_pair.setdefault(both, []).append(name.replace("_", " "))
         names = "; ".join(f"{', '.join(of)} of {pair}" for pair, of in by_pair.items())
-        return f"INCONCLUSIVE: {seeds} seeds do not decide {names}. {_needed(undecided)}"
+        return (
+            f"INCONCLUSIVE: {seeds} seeds do not decide {names}. "
+            f"{_needed(undecided)}{_proof(report)}"
+        )
     if report["verdict"] == "abstain":
         return "ABSTAIN: this machine cannot train every arm, see above."
     return "ERROR: no verdict: not every seed has a finished pair of arms, see above."

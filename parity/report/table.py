@@ -306,8 +306,8 @@ def proof(pairs: Sequence[Mapping[str, Any]]) -> str:
         return f" The ladder leaves open: {', '.join(names)}."
     more = f" (left open: {', '.join(names)})" if names else ""
     return (
-        " The ladder proves it in float64: the same activations, gradients, updates and training "
-        f"to rounding{more}."
+        " The ladder proves the port in float64: the same activations, gradients, updates and "
+        f"training to rounding{more}."
     )
 
 

@@ -119,7 +119,7 @@ def test_the_ladder_proves_port_pairs(small_run: tuple[Finished, Path]) -> None:
         assert "fail" not in {level["verdict"] for level in pair["ladder"]}
         keys = ("measured", "tolerance", "reason", "minimum_tolerance", "where", "detail")
         assert set(pair["ladder"][0]) == {"level", "verdict", "precision", *keys}
-    assert "proves it in float64" in small_run[0].out
+    assert "proves the port in float64" in small_run[0].out
 
 
 @workers

@@ -105,8 +105,20 @@ def test_the_first_seed_s_ladder_has_a_say(verdict):
     ladders = {("keras-p0", "torch-p0"): LadderReport("keras-p0", "torch-p0", (level,))}
     report = paired.combine(runs(ladders=ladders))
     assert report["verdict"] == verdict
-    told = {"pass": "proves it in float64", "fail": "the ladder of keras-p0 and torch-p0 fails"}
+    told = {
+        "pass": "proves the port in float64",
+        "fail": "the ladder of keras-p0 and torch-p0 fails",
+    }
     assert told[verdict] in sentence(report)
+
+
+def test_what_the_ladder_proved_is_said_where_the_seeds_do_not_decide():
+    level = LevelResult("forward", "pass", "float64", 1e-16, 1e-15)
+    ladders = {("keras-p0", "torch-p0"): LadderReport("keras-p0", "torch-p0", (level,))}
+    report = paired.combine(runs(spread=0.03, ladders=ladders))
+    assert report["verdict"] == "inconclusive"
+    assert "proves the port in float64" in sentence(report)
+    assert "proves" not in sentence(paired.combine(runs(spread=0.03)))
 
 
 def test_the_outcome_of_one_seed_decides_nothing():
