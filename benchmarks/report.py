@@ -28,6 +28,55 @@ def markdown(result: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def section(result: Mapping[str, Any]) -> str:
+    """What a README says of a whole run: the largest batch, and what was missed."""
+    named = {
+        name: {each["name"]: Figure.from_dict(each) for each in part["figures"]}
+        for name, part in result["parts"].items()
+    }
+    steps, data, starts = named["training_step"], named["data"], named["startup"]
+    size = f", batch {max(result['shape']['batch_sizes'])}"
+    at = [name for name in steps if name.endswith(size)]
+    ratios = [name for name in at if steps[name].unit == RATIO]
+    ways = [name.removesuffix(size) for name in at if name.removesuffix(size) in _ways(steps)]
+    lines = [*_machine(result), ""]
+    lines += [f"| ours / theirs{size} | training step | evaluation |", "|---|---:|---:|"]
+    for name in ratios:
+        cells = (_spread(named[part][name]) for part in ("training_step", "evaluation"))
+        lines.append(f"| {name.removesuffix(size)} | {' | '.join(cells)} |")
+    lines += ["", f"| s{size} | training step | evaluation | peak memory, GB |"]
+    lines += ["|---|---:|---:|---:|"]
+    for way in ways:
+        both = (named[part][f"{way}{size}"] for part in ("training_step", "evaluation"))
+        seconds = " | ".join(f"{each.median / 1e3:.2f}" for each in both)
+        lines.append(f"| {way} | {seconds} | {steps[f'{way}, peak memory'].median:.2f} |")
+    first, last = result["shape"]["growth"][0], result["shape"]["growth"][-1]
+    slowest = max(each.median for name, each in starts.items() if name.endswith("--help"))
+    lines += [
+        "",
+        f"Images are decoded, resized and hashed at {_of(data, 'prepared, empty cache')} per "
+        f"second, {_of(data, 'prepared / decoding, resizing, hashing in Pillow')} of plain Pillow "
+        f"in a process per core and {_of(data, 'prepared / Pillow decoding alone')} of its "
+        f"decoding alone; read back and checked at {_of(data, 'prepared, filled cache')}. From "
+        f"{first:,} to {last:,} images time grows with the power "
+        f"{_of(data, 'growth of time, empty cache')} of their number, memory by "
+        f"{_of(data, 'growth of memory, empty cache')} bytes an image. Every command answers "
+        f"`--help` within {slowest:.2f} s.",
+    ]
+    return "\n".join(lines)
+
+
+def _ways(steps: Mapping[str, Figure]) -> set[str]:
+    """Those of which the memory is known."""
+    end = ", peak memory"
+    return {name.removesuffix(end) for name in steps if name.endswith(end)}
+
+
+def _of(figures: Mapping[str, Figure], name: str) -> str:
+    value = figures[name].median
+    return number(value) if abs(value) >= 100 else f"{value:.2f}"
+
+
 def missed(result: Mapping[str, Any]) -> list[tuple[str, Figure]]:
     """What was not reached: part and figure."""
     return [

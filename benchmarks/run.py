@@ -15,12 +15,14 @@ from shared_data.errors import InputError
 
 RESULTS = Path(__file__).parent / "results"
 OTHERS = Path("runs/benchmarks")
+README_HEADING = "### Measured"
 PARTS = ("training_step", "evaluation", "data", "ladder", "startup")
 
 EXAMPLES = """examples:
   python -m benchmarks.run
   python -m benchmarks.run --data faces/ --out runs/today
   python -m benchmarks.run --quick --only data,startup
+  python -m benchmarks.run --readme README.md
   python -m benchmarks.compare benchmarks/results/run.json runs/today/run.json
 
 A whole run takes some 25 minutes on two quiet cores, a quick one two: that one shows that all runs,
@@ -47,8 +49,33 @@ def main(arguments: list[str] | None = None) -> int:
         help=f"folder for run.json and run.md (default benchmarks/{RESULTS.name} for all of a "
         f"whole run, else {OTHERS})",
     )
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: write what --out has of a whole run below the heading "
+        f"{README_HEADING!r} of this document",
+    )
     options = parser.parse_args(arguments)
-    return run(lambda: _run(options))
+    return run(lambda: _place(options) if options.readme else _run(options))
+
+
+def _place(options: argparse.Namespace) -> int:
+    """Write the section of a document."""
+    from benchmarks import report
+    from parity.study.pages import placed
+
+    path = (options.out or RESULTS) / "run.json"
+    try:
+        result = json.loads(path.read_text())
+        text = options.readme.read_text()
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+    if set(result["parts"]) != set(PARTS):
+        raise InputError(f"{path} is of some parts alone: measure all of them.")
+    section = report.section(result)
+    write_atomically(options.readme, placed(text, README_HEADING, section).encode())
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from benchmarks import data, ladder, report, startup, training_step
 from benchmarks.measure import RATIO, Figure, Part
+from benchmarks.run import RESULTS
 from benchmarks.shape import QUICK
 
 
@@ -44,6 +46,23 @@ def test_a_run_is_written_shown_and_equal_to_itself(
 def test_a_part_that_is_not_there_is_refused(command: Callable[..., Any]) -> None:
     done = command("benchmarks.run", "--only", "data,dta")
     assert done.code == 2 and "'dta'" in done.err and "training_step" in done.err
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    result = json.loads((RESULTS / "run.json").read_text())
+    said = report.section(result)
+    assert f"### Measured\n\n{said}\n" in (ROOT / "README.md").read_text()
+    assert all(f": {figure.name}" in said for _, figure in report.missed(result))
+    assert result["shape"]["name"] == "full"
+
+
+def test_results_of_some_parts_are_no_section(command: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"parts": {"data": {}}}')
+    document = tmp_path / "x.md"
+    document.write_text("# x\n\n### Measured\n")
+    done = command("benchmarks.run", "--readme", document, "--out", tmp_path)
+    assert done.code == 2 and "some parts alone" in done.err
+    assert document.read_text() == "# x\n\n### Measured\n"
 
 
 @pytest.mark.workers
