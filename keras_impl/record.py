@@ -3,14 +3,15 @@
 import sys
 
 from parity import arm
+from parity.side import Side
 
 
-def side() -> arm.Side:
+def side() -> Side:
     """Imports Keras, which reads its environment when it is imported: not before it is called."""
     from keras_impl.probing import Prober
     from keras_impl.training import Trainer, environment
 
-    return arm.Side(Trainer, Prober, environment)
+    return Side(Trainer, Prober, environment)
 
 
 if __name__ == "__main__":

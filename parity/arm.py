@@ -15,10 +15,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,49 +25,14 @@ from parity import checkpoint, environment, weights
 from parity.criterion import evaluate
 from parity.experiment import Experiment
 from parity.feed import Batch, Feed, load_data
-from parity.probe import Layer, Probe
+from parity.probe import Probe
 from parity.probing import probe
 from parity.recording import Recording, with_prefix
+from parity.side import Side, Trainer
 from shared_data.batches import FaceData, Subset
 from shared_data.errors import InputError, Unavailable
 
 Report = Callable[[dict[str, Any]], None]
-Tensors = dict[str, np.ndarray]
-
-
-class Trainer(Protocol):
-    """One side's network, loss and optimizer. Images are NHWC, labels int64 (batch,).
-
-    Weights and moments are dicts of canonical names (`parity.weights`).
-    """
-
-    def train_batch(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]: ...
-    def predict_batch(self, images: np.ndarray) -> np.ndarray: ...
-    def weights(self) -> Tensors: ...
-    def moments(self) -> tuple[Tensors, Tensors]: ...
-    def load(self, values: Tensors) -> None: ...
-    def restart(self, values: Tensors) -> None: ...
-    def resume(self, values: Tensors, first: Tensors, second: Tensors, steps: int) -> None: ...
-    def parameters(self) -> int: ...
-    def semantics(self) -> dict[str, Any]: ...
-
-
-class Prober(Protocol):
-    """A look inside a trainer's network, layer by layer (`parity.probe` says what it sees)."""
-
-    def layers(self) -> tuple[Layer, ...]: ...
-    def free(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Tensors]: ...
-    def isolated(self, inputs: Tensors, upstream: Tensors) -> dict[str, Tensors]: ...
-
-
-@dataclass(frozen=True)
-class Side:
-    """What a wing hands to the harness."""
-
-    Trainer: Callable[[Experiment, int], Trainer]
-    Prober: Callable[[Any], Prober]
-    environment: Callable[[], dict[str, Any]]
-    Feed: Callable[[Experiment, FaceData], Feed] = Feed
 
 
 def record(

@@ -12,13 +12,10 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from parity.recording import Recording, with_prefix
+from parity.side import Trainer
 from shared_data.errors import InputError
-
-if TYPE_CHECKING:
-    from parity.arm import Trainer
 
 
 def save(folder: Path, recording: Recording, trainer: Trainer) -> None:

@@ -70,6 +70,9 @@ DIFFERENCES: dict[str, Difference] = {
     ),
 }
 
+# Every field of `Experiment` that one of them changes.
+CHANGED = {name for each in DIFFERENCES.values() for name in (*each.keras, *each.torch)}
+
 
 def switched_on(
     experiment: Experiment, framework: str, names: Iterable[str] = tuple(DIFFERENCES)

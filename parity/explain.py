@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import cli, worker
-from parity.differences import ALIGNED, DIFFERENCES, TOGETHER, switched_on
+from parity.differences import ALIGNED, CHANGED, DIFFERENCES, TOGETHER, switched_on
 from parity.engines import Engine, Failure, Observer
 from parity.experiment import Experiment, unknown
 from parity.probe import Probe
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from parity.ladder import LadderReport
 
 SEEDS = (8, 9, 10)
-# Fields that the differences change are no flags: the pair starts aligned.
-CHANGED = {name for each in DIFFERENCES.values() for name in (*each.keras, *each.torch)}
 EXAMPLES = """examples:
   python -m parity.explain --variant baseline
   python -m parity.explain --variant image_transforms --seeds 8 9 10 11 12
@@ -76,6 +74,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print explain.json")
     cli.add_engine_flags(parser)
+    # What the differences change is no flag: the pair starts aligned.
     cli.add_experiment_flags(parser, without=("padding", "seed", *CHANGED))
     return parser.parse_args(arguments)
 

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +18,12 @@ from parity import environment, weights
 from parity.experiment import Experiment
 from parity.feed import Batch, Feed
 from parity.probe import INPUT, Probe
+from parity.side import Side, Tensors, Trainer
 from shared_data.batches import FaceData
 from shared_data.errors import InputError
 
-if TYPE_CHECKING:
-    from parity.arm import Side, Trainer
-
 IMAGES = 2  # enough to tell a mean over the batch from a sum; activations grow with it
 STEPS = 6  # of the short trainings that measure the noise of float32
-Tensors = dict[str, np.ndarray]
 
 
 def probe(

@@ -22,6 +22,7 @@ from torch.nn import functional
 from parity import arm, weights
 from parity.experiment import Experiment
 from parity.feed import Batch, Feed
+from parity.side import Side
 from shared_data.batches import FaceData, Subset
 from shared_data.cleaning import open_image
 from shared_data.sources import open_source
@@ -364,7 +365,7 @@ def main(arguments: list[str]) -> int:
         return 2
     name, *rest = arguments
     trainer, feed = FAULTS[name]
-    side = arm.Side(trainer, Prober, environment, feed)
+    side = Side(trainer, Prober, environment, feed)
     return arm.main("torch", lambda: side, rest, module=("torch_impl.faults", name))
 
 

@@ -3,14 +3,15 @@
 import sys
 
 from parity import arm
+from parity.side import Side
 
 
-def side() -> arm.Side:
+def side() -> Side:
     """Imports PyTorch, which reads its environment when it is imported: not before it is called."""
     from torch_impl.probing import Prober
     from torch_impl.training import Trainer, environment
 
-    return arm.Side(Trainer, Prober, environment)
+    return Side(Trainer, Prober, environment)
 
 
 if __name__ == "__main__":

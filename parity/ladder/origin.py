@@ -9,14 +9,12 @@ from parity.ladder.floors import LOSS
 from parity.ladder.measure import FAIL
 from parity.ladder.mismatches import FOLLOWING, MISSING, SEVERE, Mismatch
 from parity.ladder.pair import Pair
-from parity.ladder.placing import CARRIED, OPEN, ORIGIN, UNDECIDED, Origin, Step, apart
-from parity.ladder.results import LevelResult
+from parity.ladder.placing import OPEN, Step, apart
+from parity.ladder.results import CARRIED, ORIGIN, UNDECIDED, LevelResult, Origin
 from parity.ladder.sides import PRECISIONS
 from parity.ladder.trajectory import BY_STEP, COUNT, FINAL, SHORT, first_beyond
 from parity.ladder.transfer import AS_DRAWN, INITIAL
 from parity.probe import INPUT
-
-__all__ = ["CARRIED", "ORIGIN", "UNDECIDED", "Origin", "find"]
 
 RANK = (ORIGIN, UNDECIDED, CARRIED)
 # Where a difference starts that no layer makes, and the sections that declare its likely causes.

@@ -9,48 +9,17 @@ likewise: its inputs are the layer's input and the gradient by the layer's outpu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from parity.ladder import numbers
 from parity.ladder.floors import LOSS
 from parity.ladder.measure import FAIL, PASS, Measurement
 from parity.ladder.pair import Pair
-from parity.ladder.results import listed
+from parity.ladder.results import CARRIED, ORIGIN, UNDECIDED, Origin, listed
 from parity.probe import INPUT, Layer
 
-ORIGIN, UNDECIDED, CARRIED = "origin", "undecided", "carried"
 OPEN = ", as its "  # in a text, begins what is not decided
 NEEDS_REFERENCE = "record the right side with --reference LEFT to decide"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """One place, and its part in the difference.
-
-    Attributes:
-        status: "origin", "carried" or "undecided".
-        where: a layer, `input` (the images), `loss`, `optimizer` or `training`.
-        level, precision: where it shows.
-        text: what is known, in one line, `where` not repeated.
-        measured, tolerance: of the comparison that shows it.
-        causes: what the sides declare differently there, both values each.
-        remedies: one per cause.
-    """
-
-    status: str
-    where: str
-    level: str
-    precision: str | None
-    text: str
-    measured: float | None = None
-    tolerance: float | None = None
-    causes: tuple[str, ...] = ()
-    remedies: tuple[str, ...] = ()
-
-    @property
-    def sentence(self) -> str:
-        """`block3.conv: output 0.31 apart while its input agrees to 1e-15; padding 1 against 0`."""
-        return "; ".join([f"{self.where}: {self.text}", *self.causes])
 
 
 class Step:

@@ -12,7 +12,6 @@ from parity.ladder.measure import ABSTAIN, ERROR, FAIL, PASS, Measurement
 
 if TYPE_CHECKING:
     from parity.ladder.mismatches import Mismatch
-    from parity.ladder.origin import Origin
 
 LEVELS = (
     "structure",
@@ -24,6 +23,7 @@ LEVELS = (
     "trajectory",
     "outcome",
 )
+ORIGIN, UNDECIDED, CARRIED = "origin", "undecided", "carried"
 NAMED = 4  # how many names a detail lists before it counts the rest
 
 
@@ -58,6 +58,36 @@ class LevelResult:
         """The entry of report.json's `ladder`, in types that strict JSON knows."""
         names = [item.name for item in dataclasses.fields(self) if item.name != "tensors"]
         return {name: _finite(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One place, and its part in the difference.
+
+    Attributes:
+        status: "origin", "carried" or "undecided".
+        where: a layer, `input` (the images), `loss`, `optimizer` or `training`.
+        level, precision: where it shows.
+        text: what is known, in one line, `where` not repeated.
+        measured, tolerance: of the comparison that shows it.
+        causes: what the sides declare differently there, both values each.
+        remedies: one per cause.
+    """
+
+    status: str
+    where: str
+    level: str
+    precision: str | None
+    text: str
+    measured: float | None = None
+    tolerance: float | None = None
+    causes: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """`block3.conv: output 0.31 apart while its input agrees to 1e-15; padding 1 against 0`."""
+        return "; ".join([f"{self.where}: {self.text}", *self.causes])
 
 
 @dataclass(frozen=True)

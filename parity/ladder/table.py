@@ -12,8 +12,15 @@ from rich.text import Text
 
 from parity.ladder.measure import ABSTAIN, FAIL, PASS
 from parity.ladder.mismatches import FOLLOWING, SEVERE
-from parity.ladder.origin import CARRIED, ORIGIN, UNDECIDED, Origin
-from parity.ladder.results import LadderReport, LevelResult, listed
+from parity.ladder.results import (
+    CARRIED,
+    ORIGIN,
+    UNDECIDED,
+    LadderReport,
+    LevelResult,
+    Origin,
+    listed,
+)
 from shared_data.errors import printable
 
 FILE_WIDTH = 100  # columns where the output is no terminal

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import wellformed
-from parity.arm import Side, record
+from parity.arm import record
 from parity.experiment import Experiment
+from parity.side import Side
 from shared_data.batches import load
 
 FUTURE, BEFORE_1970 = 4_000_000_000, -1_000_000_000

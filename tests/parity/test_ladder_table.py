@@ -13,8 +13,7 @@ from rich.console import Console
 
 from parity.ladder import LadderReport, run
 from parity.ladder.mismatches import mismatch
-from parity.ladder.origin import Origin
-from parity.ladder.results import LevelResult
+from parity.ladder.results import LevelResult, Origin
 from parity.ladder.table import render, sentence
 
 

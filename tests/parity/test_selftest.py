@@ -13,7 +13,7 @@ from conftest import ROOT, Finished
 from parity import selftest
 from parity.engines import Observer, Task
 from parity.engines.local import Local
-from parity.selftest import CONTROLS, FAULTS, Fault
+from parity.faults import CONTROLS, FAULTS, Fault
 
 Command = Callable[..., Finished]
 KEPT = ROOT / "results" / "selftest"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parity.differences import ALIGNED, DIFFERENCES, TOGETHER
+from parity.differences import ALIGNED, CHANGED, DIFFERENCES, TOGETHER
 from parity.report import charts
 from parity.report.blocks import Cell, Content, Document, Figure, Figures, Section, Table, Text
 from parity.report.documents import common
@@ -150,8 +150,6 @@ def _changes(facts: Facts, metrics: Sequence[str]) -> Section:
 
 
 def _rerun(facts: Facts) -> Section:
-    from parity.explain import CHANGED
-
     words = common.flags(facts["experiment"], without=("seed", *CHANGED))
     tried = {each["name"] for each in facts["effects"]}
     names = [name for name in DIFFERENCES if name in tried]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from parity.faults import CONTROLS, FAULTS, SMALL
 from parity.ladder.results import LEVELS
 from parity.report.blocks import Cell, Document, Heatmap, HeatRow, Section, Table, judged
 from parity.report.documents import common
@@ -74,8 +75,6 @@ def _controls(controls: list[Facts]) -> Table:
 
 
 def _rerun(facts: Facts) -> Section:
-    from parity.selftest import CONTROLS, FAULTS, SMALL
-
     words = ["--quick"] if facts["experiment"]["width"] == SMALL["width"] else []
     tried = [each["name"] for part in ("faults", "controls") for each in facts[part]]
     if tried != [*(fault.name for fault in FAULTS), *CONTROLS]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from parity import arm
 from parity.experiment import Experiment
+from parity.side import Side
 
 Tensors = dict[str, np.ndarray]
 
@@ -70,9 +71,9 @@ def _features(images: np.ndarray) -> np.ndarray:
     return np.concatenate([quarter.mean((1, 2)) for quarter in quarters], axis=1)
 
 
-def side() -> arm.Side:
+def side() -> Side:
     trainer: Any = Trainer  # neither it nor the prober is asked for what only a ladder needs
-    return arm.Side(trainer, Prober=trainer, environment=lambda: {"backend": "numpy"})
+    return Side(trainer, Prober=trainer, environment=lambda: {"backend": "numpy"})
 
 
 def _die_at_write(number: int) -> None:
