@@ -32,6 +32,14 @@ from shared_data.leftovers import claimed, sweep
 
 SCHEMA = 1
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+IN_WORDS = {
+    "loss": "training loss",
+    "accuracy": "training accuracy",
+    "val_loss": "validation loss",
+    "val_accuracy": "validation accuracy",
+    "test": "test accuracy",
+    "ood": "out-of-distribution accuracy",
+}
 
 
 @dataclass

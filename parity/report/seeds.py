@@ -13,14 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from parity.recording import IN_WORDS
 from parity.report.plotting import FAINT, INK, STYLE, save
 
-NAMES = {
-    "loss": "training loss",
-    "accuracy": "training accuracy",
-    "val_loss": "validation loss",
-    "val_accuracy": "validation accuracy",
-}
 MOST_LABELLED = 12  # seeds; of more, every other label is left out, and so on
 
 
@@ -66,7 +61,7 @@ def draw(report: Mapping[str, Any]) -> Figure:
     for row, pair in zip(panels, pairs, strict=True):
         for axes, (metric, found) in zip(row, pair["metrics"].items(), strict=True):
             panel(axes, found, report["seeds"], Colours())
-            axes.set_title(NAMES.get(metric, metric), loc="left", fontsize=10)
+            axes.set_title(IN_WORDS.get(metric, metric), loc="left", fontsize=10)
         row[0].set_ylabel(f"{pair['left']}\n{pair['right']}", fontsize=9)
     figure.suptitle(
         f"{report['experiment']['variant']}, {len(report['seeds'])} seeds: {report['verdict']}",

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from parity.criterion import TOLERANCE
 from parity.differences import ALIGNED
-from parity.recording import write_atomically
+from parity.recording import IN_WORDS, write_atomically
 from parity.report.build import finite
 from parity.report.plotting import FAINT, GRID, INK, STYLE, save
 from parity.report.table import FILE_WIDTH
@@ -29,14 +29,6 @@ from parity.study.effects import Effect, Explanation, to_dict
 from parity.study.grid import markdown_table
 
 SCHEMA = 1
-NAMES = {
-    "loss": "training loss",
-    "accuracy": "training accuracy",
-    "val_loss": "validation loss",
-    "val_accuracy": "validation accuracy",
-    "test": "test accuracy",
-    "ood": "out-of-distribution accuracy",
-}
 NAMED = 2  # of the places where sides part
 BEYOND, WITHIN = "#b3402a", "#2a6fb3"  # of the plot; the tables say the same in bold
 
@@ -88,7 +80,7 @@ def render(explanation: Explanation, console: Console | None = None) -> None:
     table.add_column("difference", no_wrap=True)
     table.add_column("shows at")
     for metric in explanation.metrics:
-        table.add_column(_short(NAMES[metric]), justify="right", min_width=7)
+        table.add_column(_short(IN_WORDS[metric]), justify="right", min_width=7)
     table.add_column(f"within {100 * TOLERANCE:g} %", no_wrap=True, min_width=12)
     for each in explanation.effects:
         cells = (_cell(explanation, each.gap(metric), metric) for metric in explanation.metrics)
@@ -157,7 +149,7 @@ def _panel(panel: Axes, explanation: Explanation, effects: tuple[Effect, ...], m
             panel.barh(at, mean, height=0.5, color=colour, alpha=0.75, zorder=2)
         values = list(each.gaps[metric].values())
         panel.plot(values, [at] * len(values), "o", color=INK, markersize=3.5, zorder=3)
-    panel.set_title(NAMES[metric], size=10)
+    panel.set_title(IN_WORDS[metric], size=10)
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.tick_params(axis="y", length=0)
     seen = [floor or 0.0, *(abs(value) for each in effects for value in each.gaps[metric].values())]
@@ -179,7 +171,7 @@ def _legend(explanation: Explanation) -> str:
 
 
 def _gaps(explanation: Explanation) -> list[str]:
-    names = (NAMES[metric] for metric in explanation.metrics)
+    names = (IN_WORDS[metric] for metric in explanation.metrics)
     heading = ["difference", *names, f"within {100 * TOLERANCE:g} %"]
     rows = [
         [
@@ -195,7 +187,7 @@ def _gaps(explanation: Explanation) -> list[str]:
 
 
 def _changes(explanation: Explanation) -> list[str]:
-    heading = ["difference", "framework", *(NAMES[metric] for metric in explanation.metrics)]
+    heading = ["difference", "framework", *(IN_WORDS[metric] for metric in explanation.metrics)]
     rows = [
         [
             each.name,

@@ -12,19 +12,12 @@ from typing import Any
 
 from parity import published
 from parity.criterion import TOLERANCE, judge, verdict
-from parity.recording import METRICS
+from parity.recording import IN_WORDS, METRICS
 from parity.study.arms import BASELINE, FRAMEWORKS, Study, arm_of, measure, printed, title
 from parity.study.fluctuation import calm, setbacks
 
 YES, NO, UNDECIDED, NOT_JUDGED = "yes", "no", "undecided", "not judged"
 CONFIDENCE = 0.95
-WORDS = {
-    "accuracy": "training accuracy",
-    "loss": "training loss",
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "test": "test accuracy",
-}
 
 RULES = {
     "transfer": "Does the baseline reach the Reference Model? Its accuracies and losses are equal "
@@ -83,7 +76,7 @@ def transfer(study: Study, framework: str) -> Judgement:
         theirs = float(text) if "loss" in name else float(text) / 100
         numbers[name] = {"model": value, "reference": theirs}
         if value > theirs if "loss" in name else value < theirs:
-            worse.append(f"{WORDS[name]} {value:.4g} against {theirs:.4g}")
+            worse.append(f"{IN_WORDS[name]} {value:.4g} against {theirs:.4g}")
     because = f"worse in {', '.join(worse)}" if worse else "nowhere worse"
     return Judgement(*about, NO if worse else YES, because, numbers)
 
@@ -100,7 +93,7 @@ def replicates(study: Study, variant: str) -> Judgement:
     except ValueError as error:
         return _not_judged(about, str(error))
     beyond = {m: each["difference"] for m, each in criterion.items() if not each["within"]}
-    apart = [f"{WORDS[metric]} {difference:.4f}" for metric, difference in beyond.items()]
+    apart = [f"{IN_WORDS[metric]} {difference:.4f}" for metric, difference in beyond.items()]
     largest = max(each["difference"] for each in criterion.values())
     because = f"apart: {', '.join(apart)}" if apart else f"largest difference {largest:.4f}"
     return Judgement(*about, YES if verdict(criterion) == "pass" else NO, because, criterion)
@@ -123,12 +116,13 @@ def avenue(study: Study, variant: str, framework: str) -> Judgement:
     better = {name: _beats(*pair) for name, pair in compared.items()}
     worst = max(METRICS, key=lambda metric: found[metric])
     reasons = [
-        f"{WORDS[name]} {pair[0]:.4f} {_relation(pair, better[name])} the baseline's {pair[1]:.4f}"
+        f"{IN_WORDS[name]} {pair[0]:.4f} {_relation(pair, better[name])} the baseline's "
+        f"{pair[1]:.4f}"
         for name, pair in compared.items()
     ]
     reasons.append(
         f"{'little' if calm(found) else 'dramatic'} fluctuation: largest setback "
-        f"{found[worst]:.4f} ({WORDS[worst]})"
+        f"{found[worst]:.4f} ({IN_WORDS[worst]})"
     )
     numbers = {
         "setbacks": found,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from parity.recording import IN_WORDS
 from parity.report import seeds
 from parity.report.blocks import Block, Content, Figure, Figures, Section, Table, Text, judged
 from parity.report.documents.common import Facts, name_of
@@ -26,7 +27,7 @@ def section(pairs: Sequence[Facts]) -> Section:
             needed = found["seeds_needed"]
             rows.append(
                 [
-                    f"{name_of(pair)}: {seeds.NAMES.get(metric, metric)}",
+                    f"{name_of(pair)}: {IN_WORDS.get(metric, metric)}",
                     judged(found["verdict"]),
                     signed(found["mean"]),
                     f"{signed(low)} to {signed(high)}",
@@ -62,7 +63,7 @@ def _figure(pair: Facts, metric: str, found: Facts, labels: Sequence[int]) -> Fi
     low, high = found["interval"]
     rows = min(len(labels), seeds.MOST_LABELLED)
     return Figure(
-        f"{name_of(pair)}: {seeds.NAMES.get(metric, metric)}",
+        f"{name_of(pair)}: {IN_WORDS.get(metric, metric)}",
         f"{found['verdict']}: mean {signed(found['mean'])}, interval {signed(low)} to "
         f"{signed(high)}, margin ±{found['margin']:g}. Dots: seeds; diamond and bar: their mean "
         "and its interval; shaded: the margin.",

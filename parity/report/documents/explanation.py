@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from parity.differences import ALIGNED, CHANGED, DIFFERENCES, TOGETHER
+from parity.recording import IN_WORDS
 from parity.report import charts
 from parity.report.blocks import Cell, Content, Document, Figure, Figures, Section, Table, Text
 from parity.report.documents import common
@@ -12,21 +13,13 @@ from parity.report.documents.common import Facts
 from parity.report.sources import Explanation
 from parity.report.table import difference, signed
 
-NAMES = {
-    "loss": "training loss",
-    "accuracy": "training accuracy",
-    "val_loss": "validation loss",
-    "val_accuracy": "validation accuracy",
-    "test": "test accuracy",
-    "ood": "out-of-distribution accuracy",
-}
 FRAMEWORKS = {"keras": "Keras", "torch": "PyTorch"}
 
 
 def document(explanation: Explanation) -> Document:
     """Which differences go beyond the noise of seeds, gaps, where each first shows, changes."""
     facts = explanation.facts
-    metrics = [name for name in NAMES if any(name in each["gap"] for each in facts["effects"])]
+    metrics = [name for name in IN_WORDS if any(name in each["gap"] for each in facts["effects"])]
     beyond = [
         each["name"]
         for each in facts["effects"]
@@ -72,7 +65,7 @@ def _gaps(facts: Facts, metrics: Sequence[str]) -> Section:
     rows.append(["noise floor", *("-" if floor is None else f"{floor:.4f}" for floor in floors)])
     table = Table(
         "PyTorch less Keras after training, means over seeds",
-        ("difference", *(NAMES[metric] for metric in metrics)),
+        ("difference", *(IN_WORDS[metric] for metric in metrics)),
         rows,
         note="Marked ▲: beyond the noise floor, the mean gap that two runs stay below in 95 of 100 "
         "cases where they differ by their seeds alone. Losses in nats, accuracies as fractions.",
@@ -98,9 +91,11 @@ def _figure(facts: Facts, metric: str) -> Figure:
     floor = facts["noise_floor"][metric]
     far = [name.replace("_", " ") for name, _, beyond in rows if beyond]
     caption = f"Beyond the noise floor: {', '.join(far)}." if far else "All within the noise floor."
-    svg = charts.gaps(rows, floor, f"{NAMES[metric]}, PyTorch less Keras")
+    svg = charts.gaps(rows, floor, f"{IN_WORDS[metric]}, PyTorch less Keras")
     return Figure(
-        f"Gap of {NAMES[metric]}", caption + " Dots: seeds; bars: their mean; shaded: noise.", svg
+        f"Gap of {IN_WORDS[metric]}",
+        caption + " Dots: seeds; bars: their mean; shaded: noise.",
+        svg,
     )
 
 
@@ -139,7 +134,7 @@ def _changes(facts: Facts, metrics: Sequence[str]) -> Section:
         for side, title in FRAMEWORKS.items()
         if any(each["change"][side][metric]["mean"] for metric in metrics)
     ]
-    columns = ("difference", "framework", *(NAMES[metric] for metric in metrics))
+    columns = ("difference", "framework", *(IN_WORDS[metric] for metric in metrics))
     return Section(
         "Each framework against its aligned self",
         [

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from parity.criterion import decides
 from parity.experiment import VARIANTS
-from parity.recording import METRICS
-from parity.report import heatmap, paired_table, samples, seeds, table
+from parity.recording import IN_WORDS, METRICS
+from parity.report import heatmap, paired_table, samples, table
 from parity.report.blocks import (
     Block,
     Cell,
@@ -76,7 +76,7 @@ def _verdicts(run: Run) -> Section:
         ]
         for seed, pair in _pairs(run)
     ]
-    names = [seeds.NAMES[metric] for metric in METRICS]
+    names = [IN_WORDS[metric] for metric in METRICS]
     tolerance = run.facts["tolerance"]
     finals = Table(
         "Differences after the last epoch",
@@ -186,7 +186,7 @@ def _arms(run: Run) -> Section:
                     "-" if not memory else f"{memory / 1e9:.2f}",
                 ]
             )
-    columns = ("arm", "weights", *(seeds.NAMES[metric] for metric in METRICS))
+    columns = ("arm", "weights", *(IN_WORDS[metric] for metric in METRICS))
     more = ("test accuracy", "test AUC", "out-of-distribution accuracy", "s per step", "peak GB")
     return Section("Arms", [Table("Each arm after its last epoch", (*columns, *more), rows)])
 

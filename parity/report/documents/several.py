@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from parity.criterion import decides
-from parity.recording import METRICS
-from parity.report import heatmap, seeds
+from parity.recording import IN_WORDS, METRICS
+from parity.report import heatmap
 from parity.report.blocks import Block, Cell, Content, Document, Section, Table, judged
 from parity.report.documents.common import name_of
 from parity.report.sources import Run, Source
@@ -69,7 +69,7 @@ def _finals(runs: Sequence[Run]) -> Table:
                     ]  # fmt: skip
                     name = f"{run.name}{seed}: {name_of(pair)}"
                     rows.append([name, judged(pair["verdict"]), *cells])
-    names = [seeds.NAMES[metric] for metric in METRICS]
+    names = [IN_WORDS[metric] for metric in METRICS]
     return Table(
         "Ports: differences after the last epoch", ("pair", "verdict", *names), rows, left=2
     )
