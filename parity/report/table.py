@@ -130,22 +130,25 @@ def _parts(report: Mapping[str, Any]) -> Iterator[Text | Table]:
 
 def header(report: Mapping[str, Any]) -> Text:
     experiment, data = report["experiment"], report["data"]
-    side = experiment["image_size"]
     left_out = len(data.get("duplicates", ()))
     lines = [
         f": {VARIANTS[experiment['variant']].summary}",
-        f"images {side}x{side}, filters x {experiment['width']:g}, {experiment['epochs']} epochs "
-        f"of batches of {experiment['batch_size']}, learning rate {experiment['learning_rate']:g}, "
-        f"{_seeds(report)}, {experiment['precision']}, {experiment['device']}",
+        settings(experiment, report.get("seeds", ())),
         f"data {printable(str(data['source']))}, digest {(data['digest'] or 'unknown')[:12]}, "
         f"{left_out} {'duplicate' if left_out == 1 else 'duplicates'} left out",
     ]
     return Text(experiment["variant"], style="bold").append("\n".join(lines), style="not bold")
 
 
-def _seeds(report: Mapping[str, Any]) -> str:
-    seeds = report.get("seeds") or [report["experiment"]["seed"]]
-    return f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}"
+def settings(experiment: Mapping[str, Any], seeds: Sequence[int] = ()) -> str:
+    """What was trained, in a line; from several `seeds` if they are given."""
+    side, seeds = experiment["image_size"], seeds or [experiment["seed"]]
+    return (
+        f"images {side}x{side}, filters x {experiment['width']:g}, {experiment['epochs']} epochs "
+        f"of batches of {experiment['batch_size']}, learning rate {experiment['learning_rate']:g}, "
+        f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}, {experiment['precision']}, "
+        f"{experiment['device']}"
+    )
 
 
 def split_table(data: Mapping[str, Any]) -> Table:

@@ -439,6 +439,7 @@ class TestSeeds:
         assert verdicts == ["✓ pass", "? inconclusive", "✓ pass", "? inconclusive"]
         plots = [f for f in found.all("figure") if "margin" in f.text]
         assert len(plots) == 4
+        assert "seeds 8 9 10, float64" in found.text
 
     def test_plots_are_written_and_repeat(self, tmp_path: Path) -> None:
         folder = report_runs.write_seeds(tmp_path / "seeds", lambda seed: 0.01 * (seed - 8))

@@ -37,16 +37,6 @@ def name_of(pair: Facts) -> str:
     return f"{pair['left']} / {pair['right']}"
 
 
-def settings(experiment: Facts) -> str:
-    """What was trained, in a line."""
-    side = experiment["image_size"]
-    return (
-        f"images {side}x{side}, filters x {experiment['width']:g}, {experiment['epochs']} epochs "
-        f"of batches of {experiment['batch_size']}, learning rate {experiment['learning_rate']:g}, "
-        f"seed {experiment['seed']}, {experiment['precision']}, {experiment['device']}"
-    )
-
-
 def training(
     figures: Sequence[Figure], sides: tuple[str, str] = ("Keras", "PyTorch")
 ) -> list[Section]:

@@ -46,7 +46,8 @@ def document(run: Run, images: int = 0) -> Document:
     ]
     return Document(
         title=experiment["variant"],
-        subtitle=f"{VARIANTS[experiment['variant']].summary}; {common.settings(experiment)}",
+        subtitle=f"{VARIANTS[experiment['variant']].summary}; "
+        f"{table.settings(experiment, facts.get('seeds', ()))}",
         verdict=facts["verdict"],
         sentence=(paired_table if several else table).sentence(facts),
         sections=sections,

@@ -8,6 +8,7 @@ from parity.report.blocks import Cell, Document, Heatmap, HeatRow, Section, Tabl
 from parity.report.documents import common
 from parity.report.documents.common import Facts
 from parity.report.sources import Selftest
+from parity.report.table import settings
 
 
 def document(source: Selftest) -> Document:
@@ -26,7 +27,7 @@ def document(source: Selftest) -> Document:
         sections.append(Section("Faithful twins", [_controls(controls)]))
     return Document(
         title="Self-test of the ladder",
-        subtitle=common.settings(facts["experiment"]),
+        subtitle=settings(facts["experiment"]),
         verdict=facts["verdict"],
         sentence=f"{facts['verdict'].upper()}: {caught} of {len(faults)} planted faults caught and "
         f"placed, {sound} of {len(controls)} faithful twins pass. The 2 % criterion alone misses "

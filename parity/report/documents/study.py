@@ -23,6 +23,7 @@ from parity.report.blocks import (
 from parity.report.documents import common, equivalence
 from parity.report.documents.common import Facts
 from parity.report.sources import Study
+from parity.report.table import settings
 from parity.study.arms import FRAMEWORKS, title
 from parity.study.grid import Table as Grid
 from parity.study.judgements import NOT_JUDGED
@@ -59,7 +60,7 @@ def document(study: Study) -> Document:
         ]
     return Document(
         title=f"The study, {summary['mode'].replace('_', ' ')}",
-        subtitle=f"{arms[0][0]}: {common.settings(arms[0][1]['experiment'])}" if arms else "",
+        subtitle=f"{arms[0][0]}: {settings(arms[0][1]['experiment'])}" if arms else "",
         verdict=verdict,
         sentence=_sentence(verdict, replicated),
         sections=sections,
