@@ -124,7 +124,9 @@ def test_what_the_ladder_proved_is_said_where_the_seeds_do_not_decide():
 def test_the_outcome_of_one_seed_decides_nothing():
     level = LevelResult("outcome", "fail", "float32", 0.3, 0.02)
     ladders = {("keras-p0", "torch-p0"): LadderReport("keras-p0", "torch-p0", (level,))}
-    assert paired.combine(runs(ladders=ladders))["verdict"] == "pass"
+    report = paired.combine(runs(ladders=ladders))
+    assert report["verdict"] == "pass"
+    assert "left open: outcome float32" in sentence(report)
 
 
 def test_the_table_fits_100_columns_with_the_longest_names():
