@@ -49,6 +49,14 @@ def test_of_ten_thousand_malformed_files_none_went_wrong() -> None:
     assert (kept["count"], sum(counts), kept["wrong"]) == (10_000, 10_000, [])
 
 
+def test_of_a_hundred_kills_none_changed_a_file() -> None:
+    kept = json.loads((ROOT / "benchmarks" / "results" / "kills_100.json").read_text())
+    assert (len(kept["kills"]), kept["exit"], kept["differ"]) == (100, 0, [])
+    assert {kill["victim"] for kill in kept["kills"]} == {"all", "command", "worker"}
+    text = (ROOT / "docs" / "faults.md").read_text()
+    assert f"in {kept['runs']} runs" in text and f"a run's {len(kept['files'])} files" in text
+
+
 def test_the_lock_names_hashes_and_no_registry() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     assert "--hash=sha256:" in lock
