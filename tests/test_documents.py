@@ -49,6 +49,32 @@ def test_of_ten_thousand_malformed_files_none_went_wrong() -> None:
     assert (kept["count"], sum(counts), kept["wrong"]) == (10_000, 10_000, [])
 
 
+def test_the_verdicts_over_seeds_are_those_that_are_kept() -> None:
+    text = (ROOT / "docs" / "equivalence.md").read_text()
+    told = re.findall(
+        r"^\| ([a-z_-]+) \| (\d+) \| (\w+) \| (\S+) \| (\S+) \| (\S+) \|$", text, re.M
+    )
+    kept = {}
+    for path in (ROOT / "results" / "seeds").glob("*/report.json"):
+        report = json.loads(path.read_text())
+        metrics = [
+            (name, each)
+            for pair in report["equivalence"]
+            if pair["role"] != "as_published"
+            for name, each in pair["metrics"].items()
+        ]
+        means = {
+            kind: max(abs(each["mean"]) for name, each in metrics if name.endswith(kind))
+            for kind in ("loss", "accuracy")
+        }
+        widest = max(abs(bound) for _, each in metrics for bound in each["interval"])
+        kept[path.parent.name] = (
+            *(str(len(report["seeds"])), report["verdict"]),
+            *(f"{means['loss']:.1g}", f"{means['accuracy']:.1g}", f"{widest:.3f}"),
+        )
+    assert len(kept) >= 4 and {name: tuple(rest) for name, *rest in told} == kept
+
+
 def test_of_a_hundred_kills_none_changed_a_file() -> None:
     kept = json.loads((ROOT / "benchmarks" / "results" / "kills_100.json").read_text())
     assert (len(kept["kills"]), kept["exit"], kept["differ"]) == (100, 0, [])
