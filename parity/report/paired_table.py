@@ -145,7 +145,8 @@ def _needed(undecided: Sequence[tuple[Any, str, Mapping[str, Any]]]) -> str:
         )
     return (
         f"At this mean and spread about {max(needed)} would (chance 80 %): give more to --seeds; "
-        f"those that are finished are not run again.{_coarse(undecided)}"
+        "those that are finished are not run again, but a second look has 5 % of its own to be "
+        f"wrong.{_coarse(undecided)}"
     )
 
 
