@@ -27,8 +27,8 @@ class Shape:
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
     batch_sizes: tuple[int, ...] = (8, 32, 64)
-    rounds: int = 2
-    turns: int = 10
+    rounds: int = 4
+    turns: int = 5
     data_turns: int = 5
     growth: tuple[int, ...] = (1_000, 10_000, 100_000)
     growth_repeats: int = 3

@@ -18,8 +18,10 @@ def cache_root() -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("parity-bench")
 
 
-def publish(target: Path, build: Callable[[Path], None], valid: Callable[[Path], bool]) -> None:
+def publish(target: Path, build: Callable[[Path], None], valid: Callable[[Path], bool]) -> bool:
     """Fill a temporary folder with `build` and rename it to `target` in one step.
+
+    Returns whether `target` is that folder, not one that another process built.
 
     Several processes may do this at once: each builds its own folder, the first rename wins and
     the others throw theirs away. A `target` that is there but not `valid` is moved out first, and
@@ -33,7 +35,7 @@ def publish(target: Path, build: Callable[[Path], None], valid: Callable[[Path],
         sweep(target.parent, ".*")
         with claimed(lambda: _temporary(target)) as temporary:
             try:
-                _publish(target, temporary, build, valid)
+                return _publish(target, temporary, build, valid)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -46,7 +48,7 @@ def _temporary(target: Path) -> Path:
 
 def _publish(
     target: Path, temporary: Path, build: Callable[[Path], None], valid: Callable[[Path], bool]
-) -> None:
+) -> bool:
     built = temporary / "built"
     built.mkdir()
     build(built)
@@ -57,6 +59,8 @@ def _publish(
     except OSError:
         if not target.exists():  # the rename itself failed, nobody else was first
             raise
+        return False
+    return True
 
 
 def _unwritable(target: Path, error: OSError) -> InputError:

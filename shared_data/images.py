@@ -76,19 +76,21 @@ def prepare(
     digest = _digest(source, files)
     folder = (cache or cache_root()) / "images" / f"{digest[:32]}-{image_size}"
 
-    def load() -> ImageSet | None:
-        opened = _open_checked(folder, (len(files), image_size, image_size, 3), digest)
+    def load(*, ours: bool = False) -> ImageSet | None:
+        shape = (len(files), image_size, image_size, 3)
+        opened = _open_checked(folder, shape, digest, ours=ours)
         if opened is None:
             return None
         images, hashes = opened
         return ImageSet(images, labels, source.classes, files, digest, hashes)
 
+    ours = False
     for _ in range(3):  # another process may be replacing a damaged folder at this moment
-        prepared = load()
+        prepared = load(ours=ours)
         if prepared is not None:
             return prepared
         build = partial(_build, source, files, digest, image_size, on_progress)
-        publish(folder, build, lambda _: load() is not None)
+        ours = publish(folder, build, lambda _: load() is not None)
     raise InputError(f"the image cache {folder} is damaged again right after it was written.")
 
 
@@ -102,23 +104,29 @@ def _digest(source: Source, files: tuple[str, ...]) -> str:
 
 def _content_digest(sample: Sample) -> str:
     try:
-        with open(sample.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(sample.path)
     except OSError:
         return "unreadable"  # never cached: decoding it fails as well, and gives the reason
 
 
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _open_checked(
-    folder: Path, shape: tuple[int, ...], digest: str
+    folder: Path, shape: tuple[int, ...], digest: str, *, ours: bool
 ) -> tuple[np.ndarray, tuple[int, ...]] | None:
-    """Open a cached set, or return None where it is missing or damaged."""
+    """Open a cached set, or return None where it is missing or damaged.
+
+    The pixels of one that is `ours`, just built, were hashed as they were written.
+    """
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if index.pop("checksum") != _checksum(index):
             return None
-        with open(folder / "images.npy", "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != index["sha256"]:
-                return None
+        if not ours and _sha256(folder / "images.npy") != index["sha256"]:
+            return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         hashes = tuple(int(code, 16) for code in index["hashes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -107,9 +107,9 @@ def test_one_that_comes_second_takes_what_is_there(tmp_path: Path) -> None:
 
     def build(folder: Path) -> None:
         (folder / "file").write_text("second")
-        caching.publish(tmp_path / "set", lambda first: _write(first), lambda _: True)
+        assert caching.publish(tmp_path / "set", lambda first: _write(first), lambda _: True)
 
-    caching.publish(tmp_path / "set", build, lambda _: True)
+    assert not caching.publish(tmp_path / "set", build, lambda _: True)  # so it is checked anew
     assert (tmp_path / "set" / "file").read_text() == "first"
 
 
