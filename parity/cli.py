@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from parity.engines import Engine
 
 EXIT_PASS, EXIT_FAIL, EXIT_REFUSED, EXIT_UNDECIDED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_UNREAD = 141  # as a shell reports SIGPIPE
 
 
 def add_experiment_flags(parser: argparse.ArgumentParser, without: Iterable[str] = ()) -> None:
@@ -162,10 +164,16 @@ def writable(folder: Path) -> Path:
 def run(command: Callable[[], int]) -> int:
     """The exit status of a command; what is wrong with a request is a message, not a traceback."""
     try:
-        return command()
+        status = command()
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    except BrokenPipeError:  # as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        print("ended: nobody reads the output any more", file=sys.stderr)
+        return EXIT_UNREAD
     except KeyboardInterrupt:
         print("interrupted: all workers ended", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from benchmarks import compare
 from benchmarks.measure import Figure
@@ -149,3 +153,19 @@ def test_what_is_no_result_is_refused(
 def test_nothing_compared_is_no_pass(written: Write) -> None:
     empty = {**result(), "parts": {}}
     assert compare.main([written(result()), written(empty)]) == 2
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    kept = str(ROOT / "benchmarks" / "results" / "run.json")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", kept, kept],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == "ended: nobody reads the output any more\n"
