@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    before, after = _read(options.before), _read(options.after)
+    before, after = read(options.before), read(options.after)
     differing = differences(before, after)
     grave = [each for each in differing if _grave(each)]
     if grave and not options.anyway:
@@ -146,7 +146,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """A `run.json`. Raises `InputError` where it is none."""
     try:
         result = json.loads(path.read_text())
     except OSError as error:

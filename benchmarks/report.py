@@ -36,9 +36,9 @@ def section(result: Mapping[str, Any]) -> str:
     }
     steps, data, starts = named["training_step"], named["data"], named["startup"]
     size = f", batch {max(result['shape']['batch_sizes'])}"
-    at = [name for name in steps if name.endswith(size)]
-    ratios = [name for name in at if steps[name].unit == RATIO]
-    ways = [name.removesuffix(size) for name in at if name.removesuffix(size) in _ways(steps)]
+    ratios = [name for name in steps if name.endswith(size) and steps[name].unit == RATIO]
+    peak = ", peak memory"
+    ways = [name.removesuffix(peak) for name in steps if name.endswith(peak)]
     lines = [*_machine(result), ""]
     lines += [f"| ours / theirs{size} | training step | evaluation |", "|---|---:|---:|"]
     for name in ratios:
@@ -49,7 +49,7 @@ def section(result: Mapping[str, Any]) -> str:
     for way in ways:
         both = (named[part][f"{way}{size}"] for part in ("training_step", "evaluation"))
         seconds = " | ".join(f"{each.median / 1e3:.2f}" for each in both)
-        lines.append(f"| {way} | {seconds} | {steps[f'{way}, peak memory'].median:.2f} |")
+        lines.append(f"| {way} | {seconds} | {steps[f'{way}{peak}'].median:.2f} |")
     first, last = result["shape"]["growth"][0], result["shape"]["growth"][-1]
     slowest = max(each.median for name, each in starts.items() if name.endswith("--help"))
     lines += [
@@ -64,12 +64,6 @@ def section(result: Mapping[str, Any]) -> str:
         f"`--help` within {slowest:.2f} s.",
     ]
     return "\n".join(lines)
-
-
-def _ways(steps: Mapping[str, Figure]) -> set[str]:
-    """Those of which the memory is known."""
-    end = ", peak memory"
-    return {name.removesuffix(end) for name in steps if name.endswith(end)}
 
 
 def _of(figures: Mapping[str, Figure], name: str) -> str:

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   python -m benchmarks.run --readme README.md
   python -m benchmarks.compare benchmarks/results/run.json runs/today/run.json
 
-A whole run takes some 25 minutes on two quiet cores, a quick one two: that one shows that all runs,
+A whole run takes some 20 minutes on two quiet cores, a quick one two: that one shows that all runs,
 and measures a network too small to say anything else.
 
 exit status: 0 measured, whatever was reached; 2 the request or the data is wrong or a process
@@ -63,14 +63,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _place(options: argparse.Namespace) -> int:
     """Write the section of a document."""
     from benchmarks import report
+    from benchmarks.compare import read
     from parity.study.pages import placed
 
     path = (options.out or RESULTS) / "run.json"
+    result = read(path)
     try:
-        result = json.loads(path.read_text())
         text = options.readme.read_text()
     except OSError as error:
-        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+        raise InputError(f"cannot read {options.readme}: {error.strerror}") from None
     if set(result["parts"]) != set(PARTS):
         raise InputError(f"{path} is of some parts alone: measure all of them.")
     section = report.section(result)

@@ -95,35 +95,32 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def engine(options: argparse.Namespace, experiments: Iterable[Experiment]) -> Engine:
-    """The engine that the flags ask for, with room for the largest of the `experiments`.
+    """The engine that the flags ask for, with room for any of the `experiments`.
 
     Raises `InputError` where the flags do not go together, or the engine cannot be had.
     """
     from parity.engines import sizing  # NumPy: not for --help
 
-    experiments = list(experiments)
-    largest = max(experiments, key=sizing.memory)
     if options.engine == "ray":
         if options.jobs is not None:
             raise InputError("--jobs: with --engine ray the cluster says how many arms it holds")
         from parity.engines.ray import Ray
 
-        return Ray(options.address, largest)
+        return Ray(options.address, max(experiments, key=sizing.memory))
     if options.address is not None:
         raise InputError("--address goes with --engine ray alone")
     from parity.engines.local import Local
 
-    on_gpu = (each for each in experiments if each.device != "cpu")
-    return Local(jobs(options.jobs, next(on_gpu, largest)))
+    return Local(jobs(options.jobs, experiments))
 
 
-def jobs(asked: int | None, experiment: Experiment) -> int:
-    """How many arms to run at a time here: by default as many as cores and memory hold."""
+def jobs(asked: int | None, experiments: Iterable[Experiment]) -> int:
+    """How many arms to run at a time here: by default as many as there is room for of each."""
     if asked is not None and asked < 1:
         raise InputError(f"--jobs: expected at least 1, got {asked}")
     from parity.engines import sizing
 
-    return asked or sizing.jobs(experiment)
+    return asked or min(map(sizing.jobs, experiments))
 
 
 def prepare(experiment: Experiment, on_progress: Callable[[int, int], None]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_the_readme_says_what_was_measured() -> None:
 
 
 def test_results_of_some_parts_are_no_section(command: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"parts": {"data": {}}}')
+    (tmp_path / "run.json").write_text('{"benchmark": "run", "parts": {"data": {}}}')
     document = tmp_path / "x.md"
     document.write_text("# x\n\n### Measured\n")
     done = command("benchmarks.run", "--readme", document, "--out", tmp_path)

@@ -363,7 +363,7 @@ def test_as_many_arms_as_cores_and_memory_hold(
     experiment = Experiment.of(profile="paper", threads=2)
     assert 4e9 < sizing.memory(experiment) < 5e9
     assert sizing.jobs(experiment) == jobs
-    assert cli.jobs(None, experiment) == jobs and cli.jobs(3, experiment) == 3
+    assert cli.jobs(None, [experiment]) == jobs and cli.jobs(3, [experiment]) == 3
 
 
 @pytest.mark.parametrize(("flags", "jobs"), [((), 1), (("--jobs", "3"), 3)])
