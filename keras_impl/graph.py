@@ -40,7 +40,8 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
         )
         recorder = Recorder(model, tensors)
         with recorder.recording():
-            outputs = keras.tree.flatten(run(model, tensors, training=False))
+            result = run(model, tensors, training=False)
+    outputs = keras.tree.flatten(result)
     names, lost = [], []
     for at, output in enumerate(outputs):
         name = recorder.trail.producer(output)
@@ -55,7 +56,7 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
         parameters=parameters(model),
         inputs=tuple(tuple(value.shape[1:]) for value in given.values()),
         outputs=tuple(names),
-        semantics=_semantics(given),
+        semantics={**_semantics(given), **_ends(model, result)},
     )
 
 
@@ -178,6 +179,19 @@ def _numbered(inputs: Arrays) -> list[str]:
 
 def _shown(shape: tuple[int | None, ...]) -> str:
     return "x".join("?" if side is None else str(side) for side in shape) or "(a number each)"
+
+
+def _ends(model: keras.Model, result: Any) -> dict[str, Any]:
+    """What inputs and outputs are called, and which sizes of inputs the model leaves open."""
+    structure, declared = structure_of(model), _declared(model)
+    inputs = [] if structure is None else keras.tree.flatten(structure)
+    return {
+        "input_names": list(structure)
+        if isinstance(structure, dict)
+        else [each.name for each in inputs],
+        "output_names": sorted(result) if isinstance(result, dict) else [],
+        "open": [[size is None for size in shape] for shape, _ in declared or ()],
+    }
 
 
 def _semantics(given: Arrays) -> dict[str, Any]:

@@ -75,7 +75,19 @@ def load(
 
 
 def set_weights(model: keras.Model, path: Path) -> None:
-    """Copy a file's tensors into a model, which must have them all and no others.
+    """Copy a file's tensors into a model. Raises `InputError` as `read_weights` does."""
+    assign(model, read_weights(model, path))
+    settle(model)
+
+
+def assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
+    """Set all variables, by name."""
+    for name, each in named(model).items():
+        each.variable.assign(weights[name])
+
+
+def read_weights(model: keras.Model, path: Path) -> dict[str, np.ndarray]:
+    """A file's tensors, which must be all of the model's and no others.
 
     Raises `InputError` with every name or shape that does not fit, or where the file holds no
     tensors by name.
@@ -109,9 +121,7 @@ def set_weights(model: keras.Model, path: Path) -> None:
             f"the weights in {path} do not fit {model.name}:\n{listed(wrong)}\n"
             "Expected exactly the paths and shapes of the model's variables."
         )
-    for name, variable in own.items():
-        variable.assign(given[name])
-    settle(model)
+    return dict(given)
 
 
 def _call(model: keras.Model, inputs: Inputs, spec: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -19,11 +20,13 @@ from keras_impl.exact import precision
 from keras_impl.failures import attempt
 from keras_impl.graph import drawn, fitted, precision_of, run, to_tensors
 from keras_impl.kinds import is_unit
+from keras_impl.loading import assign, read_weights
 from keras_impl.parameters import named, own, settle, values
 from keras_impl.recorder import Recorder
 from keras_impl.trail import floating
 from keras_impl.training import environment
 from parity.check.graph import INPUT, Graph
+from parity.check.targets import chosen
 from parity.check.trace import STEPS, Request, Trace, draw_inputs, nudged
 from shared_data.errors import InputError
 
@@ -47,10 +50,17 @@ def trace(model: keras.Model, graph: Graph, request: Request, made: Trace | None
         made.environment = environment()
         for part in side.run(given):
             made.keep(part)
-        other = {name: nudged(value) for name, value in given.items()}
-        for part in side.run(other, nudge=True):
-            made.keep_floor(part)
+        if request.nudge:
+            for part in side.run(_nudged(given), nudge=True):
+                made.keep_floor(part)
+        for name, path in request.series:
+            batch = fitted(model, _arrays(path))
+            for part in side.further(name, batch):
+                made.keep(part)
+            for part in side.further(name, _nudged(batch), nudge=True):
+                made.keep_floor(part)
         made.notes += side.notes
+        made.refused |= side.refused
     return made
 
 
@@ -69,30 +79,60 @@ class _Side:
 
     def __init__(self, model: keras.Model, graph: Graph, request: Request) -> None:
         self.model, self.graph, self.request = model, graph, request
-        self.nodes = [node.name for node in graph.nodes]
+        self.nodes = [node.name for node in graph.nodes] if request.inside else []
         self.notes = _imprecise(model) if request.precision == "float64" else []
+        self.refused: dict[str, str] = {}
+        self.weights = read_weights(model, Path(request.weights)) if request.weights else {}
         self.loss: Callable[..., Any] | None = None
         if set(request.levels) - {"forward"}:
             from keras_impl.losses import Loss  # TensorFlow's
 
-            targets = _arrays(request.targets) if request.targets else {}
-            self.loss = Loss(graph, request, targets)
+            self.loss = Loss(graph, request, _arrays(request.labels) if request.labels else {})
 
     def run(self, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
         """All that is asked for, by the names of a trace, part by part."""
         tensors = to_tensors(inputs)
         if "forward" in self.request.levels:
-            with _restarted(self.model, nudge):
-                recorder = Recorder(self.model, tensors)
-                with recorder.recording():
-                    run(self.model, tensors, training=False)
-                found = self._of_nodes("forward", recorder.trail.tensors)
-                del recorder
+            with self._restarted(nudge):
+                found: Arrays = {}
+                if self.request.inside:
+                    recorder = Recorder(self.model, tensors)
+                    with recorder.recording():
+                        outputs = run(self.model, tensors, training=False)
+                    found = self._of_nodes("forward", recorder.trail.tensors)
+                    del recorder
+                else:
+                    outputs = run(self.model, tensors, training=False)
+                found |= self._outputs("forward", outputs)
+                if not nudge and self.request.nudge:
+                    found |= self._outputs("again", run(self.model, tensors, training=False))
             yield found
             del found
         if self.loss is not None:
-            with _restarted(self.model, nudge), dropout_off():
+            with self._restarted(nudge), dropout_off():
                 yield from self._trained(tensors)
+
+    def further(self, name: str, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
+        """What decides, of a further batch."""
+        tensors = to_tensors(inputs)
+
+        def attempted(mode: str, action: Callable[[], Any]) -> Any:
+            try:
+                return attempt(action, f"{self.model.name} does not run on it", "")
+            except InputError as error:
+                self.refused[f"series/{name}/{mode}"] = str(error)
+
+        with self._restarted(nudge):
+            outputs = attempted("forward", lambda: run(self.model, tensors, training=False))
+        if outputs is None:
+            return
+        yield _under(f"series/{name}", self._outputs("forward", outputs))
+        if self.loss is None:
+            return
+        with self._restarted(nudge), dropout_off():
+            found = attempted("training", lambda: self._backward(tensors, squared=True))
+        if found is not None:
+            yield _under(f"series/{name}", found[2])
 
     def _trained(self, tensors: list[Any]) -> Iterator[Arrays]:
         """The training run, a step, and the steps after it."""
@@ -104,21 +144,29 @@ class _Side:
         )
         losses = []
         for step in range(steps):
-            loss, gradients, seen = self._backward(tensors, first=step == 0)
+            first = step == 0
+            loss, gradients, seen = self._backward(tensors, inside=first and self.request.inside)
             losses.append(loss)
-            if step == 0 and "loss" in levels:
+            if first and not any(each is not None for each in gradients):
+                raise InputError(
+                    "the loss depends on no trained parameter: nothing to train, and no gradients "
+                    "to compare. Ask for the level forward alone, or set trainable = True."
+                )
+            if first and "loss" in levels:
                 yield seen
             del seen
             if steps_on:
                 optimizer.apply(gradients, self.model.trainable_weights)
-            if step == 0 and "update" in levels:
+            if first and "update" in levels:
                 yield _under("update", values(self.model))
         if "trajectory" in levels:
             yield {"trajectory/loss": np.array(losses, self.request.precision)}
             yield _under("trajectory", values(self.model))
 
-    def _backward(self, tensors: list[Any], first: bool) -> tuple[np.ndarray, list[Any], Arrays]:
-        """Loss and gradients, of the first step with all that lies between."""
+    def _backward(
+        self, tensors: list[Any], inside: bool = False, squared: bool = False
+    ) -> tuple[np.ndarray, list[Any], Arrays]:
+        """Loss, gradients, and all of the run that a trace has; `inside` with every call's."""
         import tensorflow as tf
 
         weights = self.model.trainable_weights
@@ -127,15 +175,14 @@ class _Side:
         with tf.GradientTape() as tape:
             for each in sources:
                 tape.watch(each)
-            if first:
+            if inside:
                 recorder = Recorder(self.model, tensors, tape.watch)
                 with recorder.recording():
                     result = run(self.model, tensors, training=True)
                 outputs = {n: recorder.trail.tensors.get(n) for n in self.nodes}
             else:
                 result = run(self.model, tensors, training=True)
-            given = keras.tree.flatten(result)
-            loss = self.loss(given)  # type: ignore[misc]
+            loss = self.loss(self._chosen(result), squared)  # type: ignore[misc]
         between = {n: each for n, each in outputs.items() if each is not None and floating(each)}
         by = [[each.value for each in weights], sources, list(between.values())]
         gradients = attempt(
@@ -147,16 +194,9 @@ class _Side:
             [None if each is None else tf.convert_to_tensor(each) for each in part]
             for part in gradients
         )
-        if not any(each is not None for each in by_weights):
-            raise InputError(
-                "the loss depends on no trained parameter: nothing to train, and no gradients to "
-                "compare. Ask for the level forward alone, or set trainable = True."
-            )
         value = loss.numpy()
-        if not first:
-            return value, by_weights, {}
-        self._note_outputs(given)
-        found = self._of_nodes("training", outputs)
+        found = self._of_nodes("training", outputs) if inside else {}
+        found |= self._outputs("training", result)
         found["loss"] = np.asarray(value)
         pairs = zip(between, upstream, between.values(), strict=True)
         found |= {f"upstream/{name}": _array(each, of) for name, each, of in pairs}
@@ -174,6 +214,34 @@ class _Side:
         }
         return value, by_weights, found
 
+    def _chosen(self, outputs: Any) -> list[Any]:
+        return chosen(keras.tree.flatten(outputs), self.request.outputs)
+
+    def _outputs(self, mode: str, outputs: Any) -> Arrays:
+        chosen = enumerate(self._chosen(outputs))
+        return {f"outputs/{mode}/{at}": _array(each, each) for at, each in chosen}
+
+    @contextmanager
+    def _restarted(self, nudge: bool) -> Iterator[None]:
+        """With the weights that are asked for, nudged or not, inside; all variables as they were
+        after."""
+        import tensorflow as tf
+
+        # TensorFlow's tensors do not change: what was read stays, and no number is copied.
+        held = [(each, tf.convert_to_tensor(each.value)) for each in self.model.variables]
+        try:
+            if self.weights:
+                assign(self.model, self.weights)
+            if nudge:
+                for each in self.model.weights:
+                    _nudge(each)
+            settle(self.model)
+            yield
+        finally:
+            for each, value in held:
+                each.assign(value)
+            settle(self.model)
+
     def _of_nodes(self, prefix: str, tensors: Mapping[str, Any]) -> Arrays:
         """In the order of the graph. A node may be missing: a constant, a call in one mode only."""
         found = {name: tensors[name] for name in self.nodes if tensors.get(name) is not None}
@@ -186,15 +254,6 @@ class _Side:
     def _called(self) -> set[str]:
         """Nodes that have an input: others are no calls, such as a bare parameter."""
         return {node.name for node in self.graph.nodes if node.inputs}
-
-    def _note_outputs(self, given: list[Any]) -> None:
-        if len(given) != len(self.graph.outputs):
-            self._note(
-                f"in training the model gives out {len(given)} tensors, in inference "
-                f"{len(self.graph.outputs)}: the loss is of the first ones alone"
-            )
-        if self.model.losses:
-            self._note("regularizers and other losses of layers' own are left out of the loss")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -221,25 +280,6 @@ def dropout_off() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _restarted(model: keras.Model, nudge: bool) -> Iterator[None]:
-    """Weights nudged or as they are inside; all variables as they were after."""
-    import tensorflow as tf
-
-    # TensorFlow's tensors do not change: what was read stays, and no number is copied.
-    held = [(each, tf.convert_to_tensor(each.value)) for each in model.variables]
-    try:
-        if nudge:
-            for each in model.weights:
-                _nudge(each)
-        settle(model)
-        yield
-    finally:
-        for each, value in held:
-            each.assign(value)
-        settle(model)
-
-
 def _nudge(variable: keras.Variable) -> None:
     """As `parity.check.trace.nudged`, without a way through NumPy: weights may be gigabytes."""
     import tensorflow as tf
@@ -249,6 +289,10 @@ def _nudge(variable: keras.Variable) -> None:
         infinity = tf.constant(np.inf, value.dtype)
         moved = tf.math.nextafter(value, tf.where(value < 0, -infinity, infinity))
         variable.assign(tf.where((value == 0) | tf.math.is_inf(value), value, moved))
+
+
+def _nudged(inputs: Arrays) -> Arrays:
+    return {name: nudged(value) for name, value in inputs.items()}
 
 
 def _check(model: keras.Model, request: Request) -> None:

@@ -45,11 +45,12 @@ class Forced:
     def __call__(self, name: str, output: Tensor) -> Tensor:
         if name not in self._partners:
             return output
-        value, upstream = (self._taken(kind, name) for kind in ("training", "upstream"))
+        shape = tuple(output.shape)
+        value, upstream = (self._taken(kind, name, shape) for kind in ("training", "upstream"))
         if value is None or value.shape != output.shape:
-            shape = "no output" if value is None else f"the shape {tuple(value.shape)}"
+            other = "no output" if value is None else f"the shape {tuple(value.shape)}"
             self.notes.append(
-                f"{name} was not forced: its partner {self._partners[name][0]} has {shape}, "
+                f"{name} was not forced: its partner {self._partners[name][0]} has {other}, "
                 f"expected {tuple(output.shape)}"
             )
             return output
@@ -77,13 +78,14 @@ class Forced:
             for name, each in self._given.items()
         }
 
-    def _taken(self, kind: str, name: str) -> Tensor | None:
-        """The reference's tensor in this side's layout."""
+    def _taken(self, kind: str, name: str, shape: tuple[int, ...]) -> Tensor | None:
+        """The reference's tensor in this side's layout, and shape where it has as many numbers."""
         partner, axes = self._partners[name]
         value = self.reference.tensors.get(f"{kind}/{partner}")
         if value is None:
             return None
         value = np.ascontiguousarray(aligned(value, axes, name))
+        value = value.reshape(shape) if value.size == np.prod(shape) else value
         return torch.from_numpy(value.copy()).to(self.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
             "torch": torch.__version__,
             "dtype": _name(dtype_of(model)),
             "whole": watch.whole,
+            "output_names": watch.output_names,
+            "input_names": _taken(model),
         },
     )
 
@@ -120,6 +123,15 @@ def _leading_out(watch: Watch) -> tuple[Node, ...]:
             kept.append(node)
             read.update(node.inputs)
     return tuple(kept[::-1])
+
+
+def _taken(model: nn.Module) -> list[str]:
+    """What the model's forward calls its inputs."""
+    try:
+        taken = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [each.name for each in taken if each.kind is each.POSITIONAL_OR_KEYWORD]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -18,21 +18,24 @@ from parity.check.trace import Request
 
 
 class Loss:
-    """A sum over the outputs of a graph. Raises `InputError` where targets do not fit."""
+    """A sum over the outputs that count. Raises `InputError` where labels do not fit."""
 
-    def __init__(self, graph: Graph, request: Request, targets: Mapping[str, np.ndarray]) -> None:
-        self.targets = Targets(graph, request, targets)
-        self.values = [torch.from_numpy(np.array(each)) for each in self.targets.values]
+    def __init__(self, graph: Graph, request: Request, labels: Mapping[str, np.ndarray]) -> None:
+        self.targets = Targets(graph, request, labels)
 
-    def __call__(self, outputs: Sequence[Tensor]) -> Tensor:
-        """The outputs may be more than the targets; the first ones count."""
+    def __call__(self, outputs: Sequence[Tensor], squared: bool = False) -> Tensor:
+        """`squared`: whatever the request says. Outputs of whole numbers do not take part."""
+        targets = self.targets
         total = torch.zeros(())
-        for at, target in enumerate(self.values):
-            output = outputs[at]
-            self.targets.require(at, tuple(output.shape))
-            if self.targets.squared:
-                total = total + (output - target).square().mean() / 2
-            elif self.targets.probabilities[at]:
+        for at, output in enumerate(outputs):
+            if not output.is_floating_point():
+                continue
+            target = torch.from_numpy(targets.of(at, tuple(output.shape), squared))
+            if squared or targets.squared:
+                finite = torch.where(torch.isfinite(output), output, target)
+                total = total + (finite - target).square().mean() / 2
+                continue
+            if targets.probabilities[at]:
                 total = total - output.gather(1, target[:, None]).log().mean()
             else:
                 total = total + functional.cross_entropy(output, target)

@@ -1,7 +1,9 @@
-"""Tensors in nested tuples, lists and dicts, as models take and return them."""
+"""Tensors in nested tuples, lists, dicts and dataclasses, as models take and return them."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +20,19 @@ def tensors(values: Any) -> Iterator[Tensor]:
     elif isinstance(values, (tuple, list)):
         for each in values:
             yield from tensors(each)
+    elif dataclasses.is_dataclass(values) and not isinstance(values, type):
+        yield from tensors([getattr(values, each.name) for each in dataclasses.fields(values)])
+
+
+def names(values: Any) -> list[str]:
+    """Of the tensors in a dict or a dataclass, one each; empty where they have none, or share."""
+    if dataclasses.is_dataclass(values) and not isinstance(values, type | dict):
+        values = {each.name: getattr(values, each.name) for each in dataclasses.fields(values)}
+    if not isinstance(values, dict):
+        return []
+    held = {key: list(tensors(value)) for key, value in values.items()}
+    found = [str(key) for key, each in held.items() if len(each) == 1]
+    return found if len(found) == sum(map(len, held.values())) else []
 
 
 def mapped(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -35,4 +50,13 @@ def mapped(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
             return values
         named = hasattr(values, "_fields")
         return type(values)(*parts) if named else type(values)(parts)
+    if dataclasses.is_dataclass(values) and not isinstance(values, type):
+        fields = [each.name for each in dataclasses.fields(values)]
+        changed = {name: mapped(getattr(values, name), change) for name in fields}
+        if all(changed[name] is getattr(values, name) for name in fields):
+            return values
+        made = copy.copy(values)
+        for name, value in changed.items():
+            object.__setattr__(made, name, value)
+        return made
     return values

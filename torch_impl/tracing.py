@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from parity.check.graph import INPUT, Graph
+from parity.check.targets import chosen
 from parity.check.trace import STEPS, Request, Trace, draw_inputs, nudged
 from shared_data.errors import InputError
 from torch_impl import kinds, layers, optimizers
@@ -41,8 +42,8 @@ def trace(
     """Run the model as asked: as it is and nudged where levels are, forced where a reference is.
 
     The numbers go into `made`, if it is given. `graph` is what `describe` says of it; only its
-    nodes and parameters are kept. Raises `InputError` where the model does not run or what is asked
-    does not fit it.
+    nodes and parameters are kept. Raises `InputError` where the model does not run on its first
+    batch or what is asked does not fit it.
     """
     _check(request)
     with _settings(request):
@@ -52,14 +53,21 @@ def trace(
         made.environment = environment()
         for part in side.run(given):
             made.keep(part)
-        other = {name: nudged(value) for name, value in side.cast(given).items()}
-        for part in side.run(other, nudge=True):
-            made.keep_floor(part)
+        if request.nudge:
+            for part in side.run(_nudged(side.cast(given)), nudge=True):
+                made.keep_floor(part)
+        for name, path in request.series:
+            batch = _arrays(path, INPUT)
+            for part in side.further(name, batch):
+                made.keep(part)
+            for part in side.further(name, _nudged(side.cast(batch)), nudge=True):
+                made.keep_floor(part)
         if reference is not None and request.pairs:
             forced = Forced(reference, request.pairs, getattr(torch, request.precision))
             for part in side.forced(given, forced):
                 made.keep(part)
         made.notes += side.notes
+        made.refused |= side.refused
     return made
 
 
@@ -77,12 +85,12 @@ class _Side:
         self.model, self.graph, self.request = model, graph, request
         self.dtype: torch.dtype = getattr(torch, request.precision)
         self.notes: list[str] = []
-        self.nodes = {node.name for node in graph.nodes}
+        self.refused: dict[str, str] = {}
+        self.nodes = {node.name for node in graph.nodes} if request.inside else set()
         self.trained = [each.name for each in graph.parameters if each.trained]
-        self.loss = None
-        if request.pairs or set(request.levels) - {"forward"}:
-            targets = _arrays(request.targets, "output:") if request.targets else {}
-            self.loss = Loss(graph, request, targets)
+        labels = _arrays(request.labels, "output:") if request.labels else {}
+        self.loss = Loss(graph, request, labels)
+        self.trains = bool(request.pairs or set(request.levels) - {"forward"})
 
     def cast(self, inputs: Arrays) -> Arrays:
         floating = self.request.precision
@@ -98,16 +106,42 @@ class _Side:
         model = self._fresh(nudge)
         if "forward" in self.request.levels:
             recorder = _Recorder(self.nodes)
-            self._watched(model.eval(), as_tensors(inputs, self.dtype), recorder)
+            given = as_tensors(inputs, self.dtype)
+            outputs = self._watched(model.eval(), given, recorder)
             yield self._ordered("forward", recorder.values)
-        if self.loss is not None:
+            yield self._outputs("forward", outputs)
+            if not nudge and self.request.nudge:
+                yield self._outputs("again", self._plain(model, inputs))
+        if self.trains:
             yield from self._train(_training(model), inputs)
 
+    def further(self, name: str, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
+        """What decides, of a further batch."""
+        try:
+            outputs = self._plain(self._fresh(nudge).eval(), inputs)
+        except InputError as error:
+            self.refused[f"series/{name}/forward"] = str(error)
+            return
+        yield _under(f"series/{name}", self._outputs("forward", outputs))
+        if not self.trains:
+            return
+        model, given = _training(self._fresh(nudge)), as_tensors(inputs, self.dtype)
+        try:
+            outputs = self._watched(model, given)
+            loss = self.loss(self._chosen(outputs), squared=True)
+            if loss.requires_grad:
+                attempt(loss.backward, given)
+        except InputError as error:
+            self.refused[f"series/{name}/training"] = str(error)
+            return
+        yield _under(f"series/{name}", self._outputs("training", outputs))
+        yield {f"series/{name}/loss": loss.detach().numpy().copy()}
+        yield _under(f"series/{name}/gradient", self._gradients(model) | _of_inputs(given))
+
     def forced(self, inputs: Arrays, forced: Forced) -> Iterator[Arrays]:
-        assert self.loss is not None
         model = _training(self._fresh())
         outputs = self._watched(model, as_tensors(inputs, self.dtype), forced, replaces=True)
-        loss = self.loss(outputs)
+        loss = self.loss(self._chosen(outputs))
         attempt(lambda: forced.backward(loss), outputs)
         self._note(forced.notes)
         yield self._ordered("forced/training", forced.own)
@@ -116,19 +150,14 @@ class _Side:
 
     def _train(self, model: nn.Module, inputs: Arrays) -> Iterator[Arrays]:
         """The training run, a step, and the steps after it."""
-        assert self.loss is not None
         levels = self.request.levels
         given = as_tensors(inputs, self.dtype)
         recorder = _Recorder(self.nodes, gradients=True)
         outputs = self._watched(model, given, recorder)
-        if len(outputs) != len(self.graph.outputs):
-            self._note(
-                [
-                    f"in training the model gives out {len(outputs)} tensors, in inference "
-                    f"{len(self.graph.outputs)}: the loss is of the first ones alone"
-                ]
-            )
-        loss = self.loss(outputs)
+        if "loss" in levels:
+            yield self._ordered("training", recorder.values)
+            yield self._outputs("training", outputs)
+        loss = self.loss(self._chosen(outputs))
         if not loss.requires_grad:
             raise InputError(
                 "the loss depends on no trained parameter: nothing to train, and no gradients to "
@@ -136,13 +165,10 @@ class _Side:
             )
         attempt(loss.backward, given)
         if "loss" in levels:
-            yield self._ordered("training", recorder.values)
             yield {"loss": loss.detach().numpy().copy()}
             yield self._ordered("upstream", recorder.upstream())
             yield _under("gradient", self._gradients(model))
-            for at, x in enumerate(given):
-                if x.is_floating_point():
-                    yield {f"gradient/{INPUT}{at}": _array(_gradient(x))}
+            yield _under("gradient", _of_inputs(given))
         losses = [loss.item()]
         state = model.state_dict(keep_vars=True)
         optimizer = optimizers.make(
@@ -158,12 +184,26 @@ class _Side:
             for _ in range(STEPS - 1):
                 model.zero_grad(set_to_none=True)
                 again = self._watched(model, as_tensors(inputs, self.dtype))
-                loss = self.loss(again)
+                loss = self.loss(self._chosen(again))
                 loss.backward()
                 losses.append(loss.item())
                 optimizer.step()
             yield {"trajectory/loss": np.array(losses, self.request.precision)}
             yield _under("trajectory", self._weights(model))
+
+    def _chosen(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        return chosen(outputs, self.request.outputs)
+
+    def _outputs(self, mode: str, outputs: Sequence[Tensor]) -> Arrays:
+        chosen = enumerate(self._chosen(outputs))
+        return {f"outputs/{mode}/{at}": _array(each) for at, each in chosen}
+
+    def _plain(self, model: nn.Module, inputs: Arrays) -> list[Tensor]:
+        """As a user runs it in inference: without gradients, and without being watched call by
+        call."""
+        given = as_tensors(inputs, self.dtype)
+        with torch.no_grad():
+            return self._watched(model, given)
 
     def _watched(
         self,
@@ -242,6 +282,16 @@ def _training(model: nn.Module) -> nn.Module:
         elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
             module.dropout = 0.0
     return model
+
+
+def _nudged(inputs: Arrays) -> Arrays:
+    return {name: nudged(value) for name, value in inputs.items()}
+
+
+def _of_inputs(given: Sequence[Tensor]) -> Arrays:
+    """The gradients by what the model was given."""
+    floating = [(at, each) for at, each in enumerate(given) if each.is_floating_point()]
+    return {f"{INPUT}{at}": _array(_gradient(each)) for at, each in floating}
 
 
 def _under(prefix: str, values: Mapping[str, np.ndarray]) -> Arrays:

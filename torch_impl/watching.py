@@ -16,7 +16,7 @@ from parity.check.graph import INPUT, Graph, Node
 from torch_impl import functions, layers, recurrent
 from torch_impl.exact import widened
 from torch_impl.kinds import Rule
-from torch_impl.nests import mapped, tensors
+from torch_impl.nests import mapped, names, tensors
 from torch_impl.origins import ROOT, Origins
 
 See = Callable[[str, Tensor], Tensor]
@@ -68,6 +68,7 @@ class Watch(TorchFunctionMode):
         self.model = model
         self.nodes: list[Node] = []
         self.outputs: list[str] = []
+        self.output_names: list[str] = []  # where they are in a dict
         self.loose: set[str] = set()  # nodes that are no module's
         self.paths = {module: path or ROOT for path, module in model.named_modules()}
         self.whole = sorted({*whole, *(graph.semantics.get("whole", ()) if graph else ())})
@@ -98,6 +99,7 @@ class Watch(TorchFunctionMode):
                 handle.remove()
         given = list(tensors(result))
         self.outputs = [self._named(each) for each in given]
+        self.output_names = names(result)
         return given
 
     # Modules ---------------------------------------------------------------------------------
@@ -160,11 +162,11 @@ class Watch(TorchFunctionMode):
     def _frame(self, values: Any, whole: bool = False) -> _Frame:
         """`whole`: a bare parameter among the values becomes a node too."""
         given = list(tensors(values))
-        names = [
+        sources = [
             self._named(each, optional=True) if whole else self._source(each) for each in given
         ]
         versions = [each._version for each in given]
-        return _Frame(given, tuple(name for name in names if name), versions)
+        return _Frame(given, tuple(name for name in sources if name), versions)
 
     # Functions -------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
-"""The levels of `parity.check`: two traces compared, tensor by tensor, in PyTorch's layout.
+"""The levels of `parity.check`: two runs compared at their ends, which alone decide.
 
+Outputs, the loss, gradients by inputs and by trained numbers, buffers, and the numbers after steps.
 Every tolerance is measured: how far each side is from itself when its inputs and weights are
 nudged by one unit in the last place. A faithful twin sums in another order, which disturbs more
 than a nudge does, by up to the root of the number of terms; a fault is many orders of magnitude
@@ -9,14 +10,15 @@ larger in float64. So the factor there is generous and costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from parity.check.matching import Match, Matching
+from parity.check.ends import Outputs, Taken
+from parity.check.graph import INPUT
 from parity.check.trace import STEPS, Trace
-from parity.ladder.measure import ABSTAIN, FAIL, PASS, Allowed, Measurement, Tensor, compare
+from parity.ladder.measure import ABSTAIN, FAIL, Allowed, Measurement, Tensor, compare
 from parity.ladder.results import LevelResult, abstain, summarise
 from parity.ladder.tolerances import EPS
 
@@ -24,6 +26,8 @@ FACTOR = {"float64": 1000.0, "float32": 32.0}  # times the noise floor
 SURE = 32.0  # a faithful twin is rarely further off than this
 # A tolerance from here on, relative to the tensor, would pass what is wrong: then undecided.
 HOLLOW = {"float64": 1e-4, "float32": 0.1}
+# Of an output, beside the largest of which smaller ones are rounding: sums that cancel.
+CANCELLED = 1e-8
 STEPPING = {"update": 1, "trajectory": STEPS}  # how many steps lie behind them
 Tensors = dict[str, np.ndarray]
 
@@ -51,48 +55,61 @@ class Weights:
         return self.given & self.owners.keys()
 
 
+@dataclass
 class Comparison:
-    """Two traces of one precision, every tensor compared once.
+    """Two traces of one precision, every tensor at the ends compared once.
 
-    `forced` is PyTorch's trace on Keras' numbers, once there is one: it places differences. `gain`
-    is how far the optimizer's step can carry a difference of gradients of 1: Adam, RMSprop divide
-    what is near zero by their epsilon.
+    Attributes:
+        way: how PyTorch takes Keras' inputs.
+        outputs: which output is which.
+        series: the further batches that both ran on, by name; of some, inference alone counts.
+        gain: how far the optimizer's step can carry a difference of gradients of 1: Adam, RMSprop
+            divide what is near zero by their epsilon.
+        notes: what was seen on the way and decides nothing.
     """
 
-    def __init__(
-        self,
-        keras: Trace,
-        torch: Trace,
-        matching: Matching,
-        weights: Weights,
-        rtol: float | None = None,
-        atol: float | None = None,
-        gain: float = 0.0,
-    ) -> None:
-        self.keras, self.torch, self.matching, self.weights = keras, torch, matching, weights
-        self.rtol, self.atol, self.gain = rtol, atol, gain
-        self.precision = torch.precision
+    keras: Trace
+    torch: Trace
+    weights: Weights
+    way: Sequence[Taken]
+    outputs: Outputs
+    series: Mapping[str, bool] = field(default_factory=dict)
+    rtol: float | None = None
+    atol: float | None = None
+    gain: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.precision = self.torch.precision
         self.eps, self.factor = EPS[self.precision], FACTOR[self.precision]
-        self.forced: Trace | None = None
         self._last: dict[str, Tensors] = {}
 
-    @cached_property
-    def forward(self) -> dict[str, Measurement]:
-        """By Keras node, in inference mode."""
-        return self._nodes("forward", "forward")
-
-    @cached_property
-    def training(self) -> dict[str, Measurement]:
-        """By Keras node, in training mode."""
-        return self._nodes("training", "training")
-
-    def forced_outputs(self) -> dict[str, Measurement]:
-        """By Keras node: PyTorch's own output where all that goes in is Keras'."""
-        return self._nodes("training", "forced/training", self.forced)
-
-    def forced_upstream(self) -> dict[str, Measurement]:
-        """By Keras node: what its readers hand back where all that they get is Keras'."""
-        return self._nodes("upstream", "forced/upstream", self.forced)
+    def outputs_in(self, mode: str, batch: str = "") -> Iterator[Measurement]:
+        """Every output in a mode (`forward`, `again`, `training`), of a further batch if named."""
+        start = f"series/{batch}/" if batch else ""
+        said = {"again": ", the second time, without gradients", "training": " in training mode"}
+        more = said.get(mode, "") + (f", {batch}" if batch else "")
+        for at, each in enumerate(self.outputs.given):
+            shown = f"output {at}{f' ({each.name})' if each.name else ''}{more}"
+            full = f"{start}outputs/{mode}/{at}"
+            left, right = self.keras.tensors.get(full), self.torch.tensors.get(full)
+            if left is None or right is None:
+                yield self._refused(
+                    shown, f"{start}{'training' if mode == 'training' else 'forward'}"
+                )
+                continue
+            theirs = each.to_keras(right, left.shape)
+            nudged = [
+                (a, trace.tensors.get(f"nudged/{full}"))
+                for a, trace in ((left, self.keras), (right, self.torch))
+            ]
+            spread = [
+                None if b is None or a.shape != b.shape else np.abs(_float(a) - _float(b))
+                for a, b in nudged
+            ]
+            if spread[1] is not None:
+                spread[1] = each.to_keras(spread[1], left.shape)
+            yield self.compared(shown, left, theirs, lambda a, s=spread: self._by_channel(a, s))
 
     @cached_property
     def gradients(self) -> dict[str, Measurement]:
@@ -110,24 +127,32 @@ class Comparison:
         }
 
     def parameters(self, prefix: str, forced: Trace | None = None) -> dict[str, Measurement]:
-        """By PyTorch's name: `gradient`, `update` or `trajectory`."""
+        """By PyTorch's name: `gradient`, of a further batch too, `update` or `trajectory`."""
         ours = self._carried(prefix)
         torch, below = (forced, f"forced/{prefix}") if forced else (self.torch, prefix)
         compared = {n: v for n, v in ours.items() if n not in self.weights.given}
         largest = max((Tensor.whole(v).scale for v in compared.values()), default=0.0)
+        gradient = prefix.endswith("gradient")
         found = {}
         for name in dict.fromkeys([*ours, *torch.names(below)]):
-            if name in self.weights.given or name.startswith(("input:", "loss")):
+            if name in self.weights.given or name.startswith((INPUT, "loss")):
                 continue
-            if prefix == "gradient" and name in self.weights.buffers:
+            if name not in self.weights.owners or (gradient and name in self.weights.buffers):
                 continue
-            theirs = torch.tensors.get(f"{below}/{name}")
-            a = Tensor.whole(ours[name]) if name in ours else None
-            b = None if theirs is None else Tensor.whole(theirs)
-            floor = self._floor(prefix, a, name)
+            floor = self._floor(prefix, ours.get(name), name)
+            if prefix.startswith("series/"):
+                floor = max(floor, self._vanishing(f"gradient/{name}"))
             if prefix in STEPPING:
-                floor = max(floor, STEPPING[prefix] * self.gain * self._floor("gradient", a, name))
-            found[name] = compare(f"{prefix} {name}", a, b, self._allowed(a, floor, largest))
+                own = self._floor("gradient", ours.get(name), name)
+                floor = max(floor, STEPPING[prefix] * self.gain * own)
+            found[name] = self.compared(
+                f"{prefix.removeprefix('series/').replace('/', ' ')} {name}"
+                if prefix.startswith("series/")
+                else f"{prefix} {name}",
+                ours.get(name),
+                torch.tensors.get(f"{below}/{name}"),
+                lambda a, f=floor: self._allowed(a, f, largest),
+            )
         return found
 
     def _carried(self, prefix: str) -> Tensors:
@@ -138,73 +163,120 @@ class Comparison:
             self._last = {prefix: self.weights.to_torch(self.keras.under(prefix))}
         return self._last[prefix]
 
-    def losses(self) -> Measurement:
-        return self._plain("loss", "loss")
+    def losses(self, batch: str = "") -> Measurement:
+        name = f"series/{batch}/loss" if batch else "loss"
+        if batch and not (name in self.keras.tensors and name in self.torch.tensors):
+            return self._refused(f"loss, {batch}", f"series/{batch}/training")
+        return self._plain(name, f"loss, {batch}" if batch else "loss")
 
     def loss_by_step(self) -> Measurement:
         return self._plain("trajectory/loss", "loss by step")
 
-    def inputs(self, axes: Mapping[str, tuple[int, ...] | None]) -> Iterator[Measurement]:
+    def inputs(self, batch: str = "") -> Iterator[Measurement]:
         """The gradients by what the models are given."""
-        for name in self.keras.names("gradient"):
-            if name.startswith("input:"):
-                value = self.keras.tensors[f"gradient/{name}"]
-                moved = value if axes.get(name) is None else value.transpose(axes[name])
-                theirs = self.torch.tensors.get(f"gradient/{name}")
-                a, b = Tensor.whole(moved), None if theirs is None else Tensor.whole(theirs)
-                floor = self._floor(f"gradient/{name}", a)
-                yield compare(f"gradient {name}", a, b, self._allowed(a, floor))
+        start = f"series/{batch}/" if batch else ""
+        for at, taken in enumerate(self.way):
+            ours = self.keras.tensors.get(f"{start}gradient/{INPUT}{at}")
+            theirs = self.torch.tensors.get(f"{start}gradient/{INPUT}{taken.at}")
+            if ours is None or theirs is None:  # of whole numbers there are none
+                continue
+            floor = max(
+                self.keras.floors.get(f"{start}gradient/{INPUT}{at}", 0.0),
+                self.torch.floors.get(f"{start}gradient/{INPUT}{taken.at}", 0.0),
+                self._vanishing(f"gradient/{INPUT}{taken.at}") if batch else 0.0,
+            )
+            shown = f"gradient {INPUT}{at}{f', {batch}' if batch else ''}"
+            moved = taken.to_torch(ours)
+            yield self.compared(shown, moved, theirs, lambda a, f=floor: self._allowed(a, f))
 
-    def _nodes(self, ours: str, theirs: str, torch: Trace | None = None) -> dict[str, Measurement]:
-        found = {}
-        torch = torch or self.torch
-        for each in self.matching.matches:
-            left = self.keras.tensors.get(f"{ours}/{each.keras.name}")
-            right = torch.tensors.get(f"{theirs}/{each.torch.name}")
-            if theirs == "forward" and (left is None or right is None):
-                # Every call of a free run leaves a number: one that did not was not compared.
-                found[each.keras.name] = Measurement(
-                    each.keras.name, ABSTAIN, "its output was not recorded on both sides"
-                )
-            elif left is not None and right is not None:
-                found[each.keras.name] = self._node(each, ours, left, right)
-        return found
+    def compared(
+        self,
+        name: str,
+        left: np.ndarray | None,
+        right: np.ndarray | None,
+        allowed: Callable[[np.ndarray | None], Allowed],
+    ) -> Measurement:
+        """Equal infinities agree; NaN on both sides, and there alone, decides nothing."""
+        if left is None or right is None or left.shape != right.shape:
+            sides = [None if each is None else Tensor.whole(_float(each)) for each in (left, right)]
+            return compare(name, sides[0], sides[1], allowed(left))
+        a, b = _float(left), _float(right)
+        nan = np.isnan(a) & np.isnan(b)
+        if nan.any() and not (np.isnan(a) ^ np.isnan(b)).any():
+            what = "NaN on both sides: give inputs in the models' range (--inputs)"
+            return Measurement(name, ABSTAIN, what)
+        same = np.isinf(a) & (a == b)
+        if same.any():
+            a, b = (np.where(same, 0, each) for each in (a, b))
+        return compare(name, Tensor.whole(a), Tensor.whole(b), allowed(a))
 
-    def _node(self, match: Match, kind: str, left: np.ndarray, right: np.ndarray) -> Measurement:
-        """Compared in Keras' layout, in which the element is named."""
-        try:
-            theirs = match.to_keras(right)
-        except ValueError:  # another size: `compare` says so
-            theirs = right
-        a = Tensor.whole(left)
-        floor = max(
-            self.keras.floors.get(f"{kind}/{match.keras.name}", 0.0),
-            self.torch.floors.get(f"{kind}/{match.torch.name}", 0.0),
-        )
-        name = match.keras.name if kind != "upstream" else f"upstream {match.keras.name}"
-        return compare(name, a, Tensor.whole(np.ascontiguousarray(theirs)), self._allowed(a, floor))
+    def _refused(self, name: str, run: str) -> Measurement:
+        """A run that one side alone could do is a difference; one of training that its framework
+        refuses, such as a batch norm over one sample, decides nothing."""
+        said = [trace.refused.get(run) for trace in (self.keras, self.torch)]
+        sides = ("Keras", "PyTorch")
+        problem = "; ".join(f"{s} refuses it: {t}" for s, t in zip(sides, said, strict=True) if t)
+        if all(said) or run.endswith("/training"):
+            return Measurement(name, ABSTAIN, problem or "it was not run", optional=True)
+        return Measurement(name, FAIL, "", problem or "it was not recorded on both sides")
 
     def _plain(self, name: str, shown: str) -> Measurement:
-        sides = (self.keras.tensors.get(name), self.torch.tensors.get(name))
-        a, b = (None if side is None else Tensor.whole(np.asarray(side)) for side in sides)
-        return compare(shown, a, b, self._allowed(a, self._floor(name, a)))
+        sides = [self.keras.tensors.get(name), self.torch.tensors.get(name)]
+        a, b = (None if side is None else np.asarray(side) for side in sides)
+        return self.compared(shown, a, b, lambda a: self._allowed(a, self._floor(name, a)))
 
-    def _floor(self, prefix: str, reference: Tensor | None, name: str = "") -> float:
+    def _floor(self, prefix: str, reference: np.ndarray | None, name: str = "") -> float:
         """The larger floor of both sides; of Keras' parameters, whose names are others, all."""
         full = f"{prefix}/{name}" if name else prefix
         own = self.torch.floors.get(full, 0.0)
         if not name:
             return max(own, self.keras.floors.get(full, 0.0))
         shared = [v for key, v in self.keras.floors.items() if key.startswith(prefix + "/")]
-        return max(
-            own, min(max(shared, default=0.0), self.eps * (reference.scale if reference else 0))
+        return max(own, min(max(shared, default=0.0), self.eps * _scale(reference)))
+
+    def _vanishing(self, name: str) -> float:
+        """Rounding beside the same gradient in the first batch: where all is saturated, what is
+        left of a gradient is a difference of numbers near 1."""
+        return self.eps * _scale(self.torch.tensors.get(name))
+
+    def _by_channel(
+        self, reference: np.ndarray | None, spread: Sequence[np.ndarray | None]
+    ) -> Allowed:
+        """Each channel (the last axis in Keras) is judged by its own scale and its own noise."""
+        if reference is None or reference.ndim < 2 or not reference.size:
+            floor = max(
+                (float(each.max(initial=0)) for each in spread if each is not None), default=0.0
+            )
+            return self._allowed(reference, floor)
+        others = tuple(range(reference.ndim - 1))
+        shape = reference.shape
+        values = np.abs(np.nan_to_num(_float(reference), nan=0.0, posinf=0.0, neginf=0.0))
+        scale = values.max(axis=others)
+        if self.rtol is not None or self.atol is not None:
+            return self._allowed(reference, 0.0)
+        noise = self.eps * np.maximum(scale, CANCELLED * scale.max(initial=0))
+        for each in spread:
+            if each is not None and each.shape == shape:
+                noise = np.maximum(noise, np.nan_to_num(each).max(axis=others))
+        value = self.factor * noise
+        limit = HOLLOW[self.precision] * scale
+        limit[scale <= CANCELLED * scale.max(initial=0)] = np.inf
+        shrunk = (SURE * noise < limit) & (limit <= value)
+        hollow = (limit <= value) & ~shrunk
+        used = np.where(shrunk, 0.99 * limit, value)
+        flat = np.broadcast_to(used, shape).reshape(-1)
+        return Allowed(
+            flat,
+            f"{self.factor:g} x noise floor of each channel, at most {noise.max(initial=0):.1e}",
+            limit=float(flat.max(initial=0)) if hollow.any() else np.inf,
+            undecided_to=np.broadcast_to(value, shape).reshape(-1),
         )
 
-    def _allowed(self, reference: Tensor | None, floor: float, largest: float = 0.0) -> Allowed:
+    def _allowed(self, reference: np.ndarray | None, floor: float, largest: float = 0.0) -> Allowed:
         """`largest` is the scale of the largest tensor of its kind: beside it, one of rounding
         alone (the gradient of a bias before a batch norm) need not decide anything. It is small
         beside the others, and a nudge changes it by as much as there is of it."""
-        scale = reference.scale if reference else 0.0
+        scale = _scale(reference)
         if self.rtol is not None or self.atol is not None:
             rtol, atol = self.rtol or 0.0, self.atol or 0.0
             return Allowed(atol + rtol * scale, f"atol {atol:g} + rtol {rtol:g} x {scale:.2g}")
@@ -222,28 +294,53 @@ class Comparison:
         )
 
 
-def levels(
-    comparison: Comparison, asked: Sequence[str], input_axes: Mapping[str, tuple[int, ...] | None]
-) -> list[LevelResult]:
+def _float(value: np.ndarray) -> np.ndarray:
+    return value if value.dtype.kind == "f" else value.astype(np.float64)
+
+
+def _scale(value: np.ndarray | None) -> float:
+    return 0.0 if value is None else Tensor.whole(_float(value)).scale
+
+
+def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
     """The results of the numeric levels, in order."""
-    precision = comparison.precision
-    found = [_level("forward", precision, list(comparison.forward.values()))]
+    precision, series = comparison.precision, comparison.series
+    forward = [*comparison.outputs_in("forward"), *comparison.outputs_in("again")]
+    forward += [_further(m) for name in series for m in comparison.outputs_in("forward", name)]
+    forward += [
+        Measurement(name, FAIL, "", "Keras gives it out and PyTorch does not")
+        for name in comparison.outputs.missing
+    ]
+    found = [_level("forward", precision, forward)]
+    trained = [name for name, inference_only in series.items() if not inference_only]
     if "loss" in asked or "gradient" in asked:
-        found.append(_level("loss", precision, [comparison.losses()]))
+        losses = [*comparison.outputs_in("training"), comparison.losses()]
+        for name in trained:
+            losses += map(_further, comparison.outputs_in("training", name))
+            losses.append(_further(comparison.losses(name)))
+        found.append(_level("loss", precision, losses))
     if "gradient" in asked:
-        gradients = [*comparison.gradients.values(), *comparison.inputs(input_axes)]
+        gradients = [*comparison.gradients.values(), *comparison.inputs()]
+        for name in trained:
+            further = comparison.parameters(f"series/{name}/gradient")
+            gradients += map(_further, (*further.values(), *comparison.inputs(name)))
         found.append(_level("gradient", precision, gradients))
     for level in ("update", "trajectory"):
         if level in asked:
             moved = comparison.moved(level)
             buffers = [m for name, m in moved.items() if name in comparison.weights.buffers]
-            trained = [m for name, m in moved.items() if name not in comparison.weights.buffers]
+            changed = [m for name, m in moved.items() if name not in comparison.weights.buffers]
             if buffers and level == "update":
                 found.append(_level("buffers", precision, buffers, "after one step"))
-            losses = [comparison.loss_by_step()] if level == "trajectory" else []
-            rest = [*losses, *trained, *(buffers if level == "trajectory" else [])]
+            steps = [comparison.loss_by_step()] if level == "trajectory" else []
+            rest = [*steps, *changed, *(buffers if level == "trajectory" else [])]
             found.append(_level(level, precision, rest))
     return found
+
+
+def _further(measurement: Measurement) -> Measurement:
+    """Of the series: what it leaves undecided, the first batch decides."""
+    return replace(measurement, optional=True)
 
 
 def _level(
@@ -252,107 +349,3 @@ def _level(
     if not measurements:
         return abstain(level, "nothing to compare", precision)
     return summarise(level, precision, measurements, subject)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a difference starts: a layer on both sides, and the level that shows it."""
-
-    keras: str
-    torch: str
-    level: str
-    text: str
-
-    @property
-    def names(self) -> str:
-        """Of both sides; of one, where the other has nothing there."""
-        return " / ".join(filter(None, (self.keras, self.torch)))
-
-
-def origins(comparison: Comparison, results: Sequence[LevelResult]) -> list[Origin]:
-    """Layers that differ though all that they get is the reference's, in forward order. Where there
-    are none: calls that one side lacks, then parameters that part by training alone."""
-    first = next(each for each in results if each.verdict == FAIL and each.level != "structure")
-    by_training = first.level in ("buffers", "update", "trajectory")
-    if by_training and (found := _by_training(comparison, first)):
-        return found
-    certain, behind = _by_numbers(comparison)
-    return certain or _alone(comparison.matching, first.level) or behind
-
-
-def _by_training(comparison: Comparison, level: LevelResult) -> list[Origin]:
-    """What is trained on one side alone, or else the parameters that differ after steps with the
-    same gradients."""
-    owners, weights = comparison.weights.owners, comparison.weights
-    spare = sorted(weights.spare - weights.buffers)
-    if spare and level.level == "trajectory":
-        return [Origin(owners[n], n, level.level, "trained, and Keras has none") for n in spare]
-    apart = [each for each in level.tensors if each.verdict == FAIL]
-    named = [(each.name.partition(" ")[2], each) for each in apart]
-    return [
-        Origin(owners[name], name, level.level, _apart(each))
-        for name, each in named
-        if name in owners
-    ]
-
-
-def _alone(matching: Matching, level: str) -> list[Origin]:
-    ours = [
-        Origin(n.name, "", level, f"PyTorch has no {n.kind} here") for n in matching.keras_alone
-    ]
-    return ours + [
-        Origin("", n.name, level, f"Keras has no {n.kind} here") for n in matching.torch_alone
-    ]
-
-
-def _by_numbers(comparison: Comparison) -> tuple[list[Origin], list[Origin]]:
-    """Origins for certain; and layers that differ behind a call that has no partner."""
-    if comparison.forced is None:  # then the first that differs where its inputs agree
-        return _first_free(comparison), []
-    found: dict[str, Origin] = {}
-    behind: list[Origin] = []
-    partners, sources = comparison.matching.by_keras, comparison.matching.sources
-    sizes = {n for n, each in comparison.training.items() if "shape" in each.problem}
-    differ = {n: each for n, each in comparison.forced_outputs().items() if each.verdict == FAIL}
-    for name in partners:
-        if name not in differ and name not in sizes:
-            continue
-        each = differ.get(name) or comparison.training[name]
-        origin = Origin(name, partners[name].torch.name, "forward", _apart(each))
-        if name in sources and not sizes & set(sources[name]):
-            found[name] = origin
-        else:  # what it got could not be the reference's
-            behind.append(origin)
-    owners = comparison.weights.owners
-    for parameter, each in comparison.parameters("gradient", comparison.forced).items():
-        named = {_layer(partners, name) for name in (*found, *(o.keras for o in behind))}
-        if each.verdict == FAIL and owners.get(parameter, "") not in {"", *named}:
-            found[parameter] = Origin(owners[parameter], parameter, "gradient", _apart(each))
-    for name, each in comparison.forced_upstream().items():
-        readers = comparison.matching.readers.get(name, ())
-        known = any(m.keras.name in found for m in readers)
-        if each.verdict == FAIL and readers and not known:
-            first = readers[0]
-            found[f"upstream {name}"] = Origin(
-                first.keras.name, first.torch.name, "gradient", f"by its input: {_apart(each)}"
-            )
-    return list(found.values()), behind
-
-
-def _first_free(comparison: Comparison) -> list[Origin]:
-    partners = comparison.matching.by_keras
-    for name, each in comparison.forward.items():
-        into = [comparison.forward.get(i) for i in partners[name].keras.inputs]
-        if each.verdict == FAIL and all(m is None or m.verdict == PASS for m in into):
-            return [Origin(name, partners[name].torch.name, "forward", _apart(each))]
-    return []
-
-
-def _layer(partners: Mapping[str, Match], name: str) -> str:
-    return partners[name].keras.layer if name in partners else name
-
-
-def _apart(measurement: Measurement) -> str:
-    if measurement.problem:
-        return measurement.problem
-    return f"{measurement.absolute:.2g} apart at {measurement.where}, {measurement.reason}"

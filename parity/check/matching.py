@@ -34,7 +34,8 @@ CHANNELS_FIRST = ("conv", "depthwise_conv", "separable_conv")  # in PyTorch, wha
 class Match:
     """A Keras node and its PyTorch node.
 
-    `axes` permute Keras' tensor, batch included, into PyTorch's; None where layouts are alike.
+    `axes` permute Keras' tensor, batch included, into PyTorch's, but for a reshape; None where
+    layouts are alike.
     `flattened`: rows in (H, W, C) order in Keras, in (C, H, W) order in PyTorch. `joined`: several
     layers stand for one, so that their settings say nothing of each other.
     """
@@ -50,9 +51,10 @@ class Match:
         if self.flattened:
             shaped = value.reshape(len(value), *self.flattened)
             return shaped.transpose(0, 3, 1, 2).reshape(len(value), -1)
-        if self._only_ones_apart:
-            return value.reshape(len(value), *self.torch.shape)
-        return value if self.axes is None else value.transpose(self.axes)
+        if self.axes is not None:
+            value = value.transpose(self.axes)
+        fits = value.size and value.size % math.prod(self.torch.shape or (1,)) == 0
+        return value.reshape(-1, *self.torch.shape) if fits else value
 
     def to_keras(self, value: np.ndarray) -> np.ndarray:
         """The inverse."""
@@ -60,15 +62,10 @@ class Match:
             height, width, channels = self.flattened
             shaped = value.reshape(len(value), channels, height, width)
             return shaped.transpose(0, 2, 3, 1).reshape(len(value), -1)
-        if self._only_ones_apart:
-            return value.reshape(len(value), *self.keras.shape)
-        return value if self.axes is None else value.transpose(np.argsort(self.axes))
-
-    @property
-    def _only_ones_apart(self) -> bool:
-        """A vector on one side, a map of one pixel on the other: a global pool may leave either."""
-        kept = [tuple(n for n in node.shape if n != 1) for node in (self.keras, self.torch)]
-        return len(self.keras.shape) != len(self.torch.shape) and kept[0] == kept[1]
+        whole = (-1, *self.keras.shape)
+        if value.size and value.size % math.prod(self.keras.shape or (1,)) == 0:
+            value = value.reshape([whole[at] for at in self.axes] if self.axes else whole)
+        return value.transpose(np.argsort(self.axes)) if self.axes else value
 
     @property
     def pair(self) -> tuple[str, str, Any]:

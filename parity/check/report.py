@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parity.check.levels import Origin
+from parity.check.origins import Origin
 from parity.check.semantics import CAUSE, Finding
 from parity.ladder.measure import ABSTAIN, ERROR, FAIL, PASS
 from parity.ladder.results import LevelResult, tensors_to_list
@@ -58,14 +58,15 @@ class CheckReport:
     notes: tuple[str, ...] = ()
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
     owners: dict[str, str] = dataclasses.field(default_factory=dict)
+    examined: str = ""
 
     @property
     def verdict(self) -> str:
-        """fail if a level fails; abstain if one does or something was not compared; else pass."""
+        """fail if a level fails; abstain if one does; else pass."""
         verdicts = {result.verdict for result in self.levels}
         if FAIL in verdicts:
             return FAIL
-        return PASS if verdicts == {PASS} and self.coverage.whole else ABSTAIN
+        return PASS if verdicts == {PASS} else ABSTAIN
 
     @property
     def first_failure(self) -> LevelResult | None:

@@ -1,15 +1,13 @@
 """The check from request to report: describe both sides, map, transfer, run, compare.
 
-Each side is built and run in processes of its own, one after the other, so that a large model is in
-memory once. Between them travel files in one folder: `keras/` and `torch/` each with `graph.json`,
-`weights.safetensors` and a trace, and `map.toml`.
+Each side is built and run in a process of its own, or lives in this one. Between them travel files
+in one folder: `keras/` and `torch/` each with `graph.json`, weights and traces, and `map.toml`.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,18 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from parity import transfer
-from parity.check import levels, semantics
-from parity.check.graph import Graph
-from parity.check.matching import Matching, computes, match
+from parity.check import cuts, ends, levels, origins, semantics, structure
+from parity.check.awake import awakened
+from parity.check.batches import Batch, Drawing
+from parity.check.matching import Matching, match
 from parity.check.report import CheckReport, Coverage
-from parity.check.sides import Process, Side
+from parity.check.sides import Side
 from parity.check.stored import write_tensors
-from parity.check.trace import Request, Trace, draw_inputs
-from parity.ladder.measure import FAIL, PASS, Allowed, Tensor, compare
+from parity.check.trace import Request, Trace
+from parity.ladder.measure import FAIL, Allowed, Tensor, compare
 from parity.ladder.results import LevelResult, summarise
 from parity.transfer.candidates import Side as Described
-from shared_data.errors import InputError, listed
+from shared_data.errors import InputError
 
 FRAMEWORKS = ("keras", "torch")
 # Keras' constants on both sides: what is asked is whether the models are the same, not whether the
@@ -70,6 +69,9 @@ class Asked:
         torch_weights: a file for PyTorch's model.
         map: a `map.toml` to follow.
         rtol, atol: instead of the measured tolerances.
+        examination: "quick" (one batch), "default" or "thorough".
+        allow: differences in declaration that are known and do not keep a pass back:
+            "regularisers".
     """
 
     level: str = "trajectory"
@@ -86,6 +88,8 @@ class Asked:
     threads: int = 0
     rtol: float | None = None
     atol: float | None = None
+    examination: str = "default"
+    allow: tuple[str, ...] = ()
 
 
 def check(
@@ -93,150 +97,273 @@ def check(
 ) -> CheckReport:
     """Check a Keras and a PyTorch model; everything it leaves is in `folder`.
 
-    Raises `InputError` where a model cannot be built or run, or layers cannot be told apart.
+    Raises `InputError` where a model cannot be built or run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    first, second = (
-        Request(
+    observe("describing both models")
+    keras = _Keras(sides[0], asked, folder)
+    best: _Job | None = None
+    refused: list[InputError] = []
+    ways = keras.ways()
+    for way in ways:
+        try:
+            job = _Job(sides, asked, folder, keras, way, observe)
+        except InputError as error:
+            refused.append(error)
+            continue
+        if best is None or job.agrees:
+            best = job
+        if best.agrees:
+            return best.report()
+    if best is None:
+        raise refused[0]
+    if len(ways) > 1:  # its files were written over
+        best = _Job(sides, asked, folder, keras, best.way, observe)
+    return best.report()
+
+
+class _Keras:
+    """Keras' side, described; and the batches of both."""
+
+    def __init__(self, side: Side, asked: Asked, folder: Path) -> None:
+        request = Request(
             model=side.model,
-            weights=str(asked.torch_weights.absolute())
-            if weighted and asked.torch_weights
-            else None,
-            loss="cross_entropy" if asked.labels else "squared",
-            optimizer=asked.optimizer,
-            optimizer_settings=OPTIMIZERS[asked.optimizer],
+            input_shapes=asked.shapes,
+            inputs=_given(asked, folder),
             precision=asked.precision,
             batch=asked.batch,
             seed=asked.seed,
             threads=asked.threads,
         )
-        for weighted, side in enumerate(sides)
-    )
-    first = replace(first, inputs=_given(asked, folder), input_shapes=asked.shapes)
-    observe("describing both models")
-    keras, torch = _described(sides, (first, second), folder)
-    inputs = folder / "keras" / "inputs.npz"
-    first = replace(first, inputs=str(inputs))
-    second = replace(second, inputs=_moved_inputs(inputs, folder))
+        self.graph = side.describe(request, folder / "keras")
+        with np.load(folder / "keras" / "inputs.npz") as found:
+            like = {name: found[name] for name in found.files}
+        self.drawing = Drawing(self.graph, like, asked.seed, given=asked.inputs is not None)
+        self.inputs = self.drawing.first()
+        self.path = _write(folder / "inputs.npz", self.inputs)
 
-    given = transfer.Mapping.read(asked.map) if asked.map else None
-    mapping = transfer.find(keras, torch, given, partial=True)
-    if asked.direction:
-        _carriable(mapping, torch if asked.direction == "torch-to-keras" else keras)
-    job = _Job(sides, asked, folder, keras, torch, (first, second), observe)
-    if mapping.ambiguous:
-        observe("telling layers apart by their numbers")
-        mapping = transfer.settle(mapping, job.score)
-    mapping.write(folder / "map.toml")
-    return job.report(mapping)
-
-
-def _carriable(mapping: transfer.Mapping, source: Graph) -> None:
-    """Raise `InputError` where a layer of unknown type holds weights that no rule carries over.
-
-    Every number behind it would differ, and say nothing about the port.
-    """
-    alone = {*mapping.keras_alone, *mapping.torch_alone}
-    strange = [
-        f"{unit.name} ({unit.kind.removeprefix('other:')}: "
-        f"{', '.join(f'{role} {list(shape)}' for role, shape in unit.shapes.items())})"
-        for unit in Described(source).units
-        if unit.kind.startswith("other:") and alone.issuperset(unit.names.values())
-    ]
-    if strange:
-        raise InputError(
-            f"no rule says how the weights of these layers reach the other side:\n"
-            f"{listed(strange, 10)}\nWrite one (@register_rule, docs/check.md) and give its file "
-            "with --rules, or compare what each side holds with --no-transfer."
-        )
-
-
-def _described(
-    sides: tuple[Side, Side], requests: tuple[Request, Request], folder: Path
-) -> tuple[Graph, Graph]:
-    """Both graphs. Two processes at a time, where it is known beforehand what the models take."""
-    first, second = requests
-    given = first.inputs
-    if given is None and first.input_shapes:
-        drawn = draw_inputs(first.input_shapes, first.batch, first.seed)
-        given = _write(folder / "drawn.npz", drawn)
-    if given is not None and all(isinstance(side, Process) for side in sides):
-        second = replace(second, inputs=_moved_inputs(Path(given), folder))
-        with ThreadPoolExecutor() as threads:
-            keras = threads.submit(sides[0].describe, first, folder / "keras")
-            torch = threads.submit(sides[1].describe, second, folder / "torch")
-            return keras.result(), torch.result()
-    graph = sides[0].describe(first, folder / "keras")
-    second = replace(second, inputs=_moved_inputs(folder / "keras" / "inputs.npz", folder))
-    return graph, sides[1].describe(second, folder / "torch")
+    def ways(self) -> Sequence[tuple[ends.Taken, ...]]:
+        names = self.graph.semantics.get("input_names", [])
+        return list(ends.ways_in(self.inputs, set(self.drawing.rows), names, ()))
 
 
 class _Job:
-    """Two described models, and what is done with a mapping of their layers."""
+    """Two described models, and what is done with a mapping of their layers.
+
+    Attributes:
+        agrees: whether the outputs are the same, as far as a first look shows.
+    """
 
     def __init__(
         self,
         sides: tuple[Side, Side],
         asked: Asked,
         folder: Path,
-        keras: Graph,
-        torch: Graph,
-        requests: tuple[Request, Request],
+        keras: _Keras,
+        way: tuple[ends.Taken, ...],
         observe: Observer,
     ) -> None:
         self.sides, self.asked, self.folder, self.observe = sides, asked, folder, observe
-        self.keras, self.torch, self.requests = keras, torch, requests
-        with np.load(requests[0].inputs or "") as given:
-            self.batch = len(next(iter(given.values())))
-            self.axes = {name: _moved(value) for name, value in given.items()}
-
-    def score(self, mapping: transfer.Mapping) -> dict[str, float]:
-        """How far apart the outputs of every call are, relative to the largest value."""
-        mapping = mapping.settled()
-        matching, weights = self._matched(mapping)
-        self._send(mapping, [])
-        found = levels.Comparison(*self._run(matching, ("forward",)), matching, weights).forward
-        return {
-            name: each.relative if each.relative is not None else np.inf
-            for name, each in found.items()
+        self.keras, self.drawing, self.way = keras.graph, keras.drawing, way
+        settings = {
+            "loss": "cross_entropy" if asked.labels else "squared",
+            "optimizer": asked.optimizer,
+            "optimizer_settings": OPTIMIZERS[asked.optimizer],
+            "precision": asked.precision,
+            "batch": asked.batch,
+            "seed": asked.seed,
+            "threads": asked.threads,
         }
+        own = str(asked.torch_weights.absolute()) if asked.torch_weights else None
+        torch = Request(sides[1].model, inputs=self._moved(keras.inputs), weights=own, **settings)
+        self.torch = sides[1].describe(torch, folder / "torch")
+        names = (
+            self.keras.semantics.get("input_names", []),
+            self.torch.semantics.get("input_names", []),
+        )
+        named = next(iter(ends.ways_in(keras.inputs, set(), *names)))
+        order = [each.at for each in named]
+        if order != [each.at for each in way]:  # the same inputs by name, in another order
+            self.way = tuple(replace(e, at=at) for e, at in zip(way, order, strict=True))
+            torch = replace(torch, inputs=self._moved(keras.inputs))
+            self.torch = sides[1].describe(torch, folder / "torch")
+        first = Request(sides[0].model, inputs=keras.path, **settings)
+        self.requests = (first, replace(torch, weights=None))
+        self.batch = len(next(iter(keras.inputs.values())))
+        given = transfer.Mapping.read(asked.map) if asked.map else None
+        mapped = ends.by_name(self.keras, self.torch)
+        mapping = transfer.find(self.keras, mapped, given, partial=True)
+        self._looked: Trace | None = None
+        if mapping.ambiguous:
+            observe("telling layers apart by their numbers")
+            mapping = transfer.settle(mapping, self._score)
+        self.mapping = mapping.settled()
+        self.lost: list[str] = []
+        self._send(self.lost)
+        self.mapping.write(folder / "map.toml")
+        self.outputs, self.agrees = self._ends()
 
-    def report(self, mapping: transfer.Mapping) -> CheckReport:
+    # A first look: inference, without floors -----------------------------------------------------
+
+    def _score(self, mapping: transfer.Mapping) -> dict[str, float]:
+        """Of every Keras call, 0 if its numbers are found on PyTorch's side, else 1."""
+        reached = self.reached(mapping)
+        assert self._looked is not None
+        return {name: float(name not in reached) for name in self._looked.names("forward")}
+
+    def reached(self, mapping: transfer.Mapping) -> set[str]:
+        """The Keras calls whose numbers are found on PyTorch's side, with weights by `mapping`."""
+        self.mapping = mapping.settled()
+        self._send([])
+        return set(cuts.cut_points(*self._look(), "forward"))
+
+    def _look(self) -> tuple[Trace, Trace]:
+        source, _ = self._ends_of_transfer
+        known = self._looked
+        traces = []
+        for side, request in zip(self.sides, self.requests, strict=True):
+            if known is not None and side.framework == source:
+                traces.append(known)
+                continue
+            folder = self.folder / side.framework
+            request = replace(
+                request,
+                weights=str(self._weights(side.framework)),
+                levels=("forward",),
+                nudge=False,
+            )
+            traces.append(side.trace(request, folder))
+        if known is None and self.asked.direction:
+            kept = traces[0 if source == "keras" else 1]
+            kept.tensors = dict(kept.tensors)  # its files are written over
+            self._looked = kept
+        return traces[0], traces[1]
+
+    def _ends(self) -> tuple[ends.Outputs, bool]:
+        keras, torch = self._look()
+        ours, theirs = (
+            [
+                each.tensors[f"outputs/forward/{at}"]
+                for at in range(len(each.names("outputs/forward")))
+            ]
+            for each in (keras, torch)
+        )
+        first = any(each.axes for each in self.way)
+        outputs = ends.pair_outputs(self.keras, self.torch, ours, theirs, first)
+        agree = not outputs.missing and all(
+            ends.close(ours[e.keras], e.to_keras(theirs[e.torch], ours[e.keras].shape))
+            for e in outputs.given
+        )
+        return outputs, agree
+
+    # The examination ------------------------------------------------------------------------------
+
+    def report(self) -> CheckReport:
         """All levels asked for."""
-        asked = self.asked
-        matching, weights = self._matched(mapping)
+        asked, mapping = self.asked, self.mapping
+        matching, weights = self._matched()
+        alone = structure.Alone.of(self.keras, self.torch, mapping, self._depends)
+        transferred = self._transferred(weights)
         found = semantics.findings(self.keras, self.torch, matching, weights.spare)
-        results = [_structure(found, matching), self._transferred(mapping, weights)]
-        origins: list[levels.Origin] = []
-        notes = list(mapping.notes)
+        results = [alone.result(self.outputs, asked.allow), transferred]
+        starts: list[origins.Origin] = []
+        notes = [*self._settled(), *mapping.notes, *alone.notes()]
         environment: dict[str, Any] = {}
-        if RUNS[asked.level]:
-            traces = self._run(matching, RUNS[asked.level], observe=self.observe)
-            settings = OPTIMIZERS[asked.optimizer]
-            gain = settings["learning_rate"] / settings.get("epsilon", 1.0)
-            comparison = levels.Comparison(*traces, matching, weights, asked.rtol, asked.atol, gain)
+        examined = ""
+        if RUNS[asked.level] and not alone.unknown:
+            comparison, examined = self._compared(weights, alone)
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
-            results += levels.levels(comparison, wanted, self.axes)
+            results += levels.levels(comparison, wanted)
+            traces = (comparison.keras, comparison.torch)
+            matches = tuple(
+                origins.laid_out(
+                    matching, *traces, "training" if traces[0].names("training") else "forward"
+                )
+            )
+            matching = replace(
+                matching, matches=matches, by_keras={each.keras.name: each for each in matches}
+            )
             if any(each.verdict == FAIL for each in results[2:]):
-                if "loss" in RUNS[asked.level]:
-                    comparison.forced = self._forced(matching)
-                    notes += [f"torch, forced: {note}" for note in comparison.forced.notes]
-                origins = levels.origins(comparison, results)
+                forced = self._forced(matching) if "loss" in RUNS[asked.level] else None
+                inside = origins.Inside(comparison, (self.keras, self.torch), matching, forced)
+                starts = inside.origins(results)
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
+            notes += comparison.notes
             environment = {each.framework: each.environment for each in traces}
+        starts = alone.origins() + starts
         return CheckReport(
             self.sides[0].model,
             self.sides[1].model,
             tuple(results),
-            tuple(origins),
+            tuple(starts),
             tuple(found),
-            self._coverage(mapping, matching),
-            tuple(notes),
+            self._coverage(alone, matching),
+            tuple(dict.fromkeys(notes)),
             environment,
             weights.owners,
+            examined,
         )
 
-    def _matched(self, mapping: transfer.Mapping) -> tuple[Matching, levels.Weights]:
+    def _compared(
+        self, weights: levels.Weights, alone: structure.Alone
+    ) -> tuple[levels.Comparison, str]:
+        """Both sides run on all batches, with weights awake; and what that was, in words."""
+        asked = self.asked
+        source, target = self._ends_of_transfer
+        drawn: list[str] = []
+        if asked.examination != "quick" or True:
+            drawn = self._wake(alone)
+        further = [] if asked.examination == "quick" else self.drawing.series()
+        traces = self._run(RUNS[asked.level], further)
+        settings = OPTIMIZERS[asked.optimizer]
+        comparison = levels.Comparison(
+            *traces,
+            weights,
+            self.way,
+            self.outputs,
+            {each.name: each.inference_only for each in further},
+            asked.rtol,
+            asked.atol,
+            settings["learning_rate"] / settings.get("epsilon", 1.0),
+        )
+        for run in sorted({*traces[0].refused, *traces[1].refused}):
+            said = [each.refused.get(run) for each in traces]
+            both = "both sides refuse" if all(said) else "one side refuses"
+            comparison.notes.append(
+                f"{both} {run.removeprefix('series/')}: {next(filter(None, said))}"
+            )
+        words = [
+            f"{asked.precision}; inference and training mode"
+            if "loss" in RUNS[asked.level]
+            else f"{asked.precision}; inference",
+            f"batches: {'; '.join(['the first', *(each.name for each in further)])}",
+        ]
+        if drawn:
+            words.append(f"{len(drawn)} tensors at neutral values were drawn: {_first(drawn)}")
+        return comparison, ". ".join(words)
+
+    def _wake(self, alone: structure.Alone) -> list[str]:
+        """Draw what is neutral on the source's side, and send it."""
+        if not self.asked.direction:
+            return []
+        source, target = self._ends_of_transfer
+        held = self._held(source)
+        known = {name for name in held if name not in alone.names(source)}
+        woken, names = awakened(held, known, self.asked.seed)
+        if not names:
+            return []
+        write_tensors(self.folder / source / "awake.safetensors", woken)
+        carry = transfer.to_torch if target == "torch" else transfer.to_keras
+        start = self._held(target)
+        moved = carry(woken, self.mapping, self.keras, self.torch, start=start, lost=[])
+        write_tensors(self._weights(target), {**start, **moved})
+        self._awake = True
+        return names
+
+    _awake = False
+
+    def _matched(self) -> tuple[Matching, levels.Weights]:
+        mapping = self.mapping
         sides = (Described(self.keras), Described(self.torch))
         groups, owners = [], dict[str, str]()
         for entry in mapping.entries:
@@ -252,14 +379,14 @@ class _Job:
         given = {name for name, value in arrived.items() if not np.isnan(value).all()}
         given |= {p.name for p in self.torch.parameters} - set(arrived)
         weights = levels.Weights(
-            to_torch=lambda tensors: self._to_torch(tensors, mapping),
+            to_torch=self._to_torch,
             owners=owners,
             buffers=frozenset(p.name for p in self.torch.parameters if not p.trained),
             given=frozenset(given),
         )
         return match(self.keras, self.torch, groups), weights
 
-    def _to_torch(self, tensors: Mapping[str, np.ndarray], mapping: transfer.Mapping) -> Tensors:
+    def _to_torch(self, tensors: Mapping[str, np.ndarray]) -> Tensors:
         """Weights or gradients; where Keras has none, such as of a moving mean, zeros."""
         known = {p.name: _filled(p.shape, 0) for p in self.keras.parameters}
         strange = [n for n in tensors if n not in known and not n.startswith(("input:", "loss"))]
@@ -269,27 +396,31 @@ class _Job:
                 f"and {len(strange) - 1} more. Give its layers names of their own."
             )
         known |= {name: value for name, value in tensors.items() if name in known}
-        return transfer.to_torch(known, mapping, self.keras, self.torch, lost=[])
+        return transfer.to_torch(known, self.mapping, self.keras, self.torch, lost=[])
 
-    def _run(
-        self,
-        matching: Matching,
-        wanted: tuple[str, ...],
-        observe: Observer = lambda said: None,
-    ) -> tuple[Trace, Trace]:
+    def _run(self, wanted: tuple[str, ...], further: Sequence[Batch]) -> tuple[Trace, Trace]:
         """Both traces, one after the other. Weights were sent."""
-        targets = self._targets(matching)
+        labels = self._labels()
         traces: list[Trace] = []
-        for side, request, target in zip(self.sides, self.requests, targets, strict=True):
+        for side, request in zip(self.sides, self.requests, strict=True):
             name = side.framework
-            observe(f"running the {'Keras' if name == 'keras' else 'PyTorch'} model")
+            self.observe(f"running the {'Keras' if name == 'keras' else 'PyTorch'} model")
+            series = []
+            for at, batch in enumerate(further):
+                path = self.folder / name / f"series-{at}.npz"
+                values = batch.values if name == "keras" else self._as_torch(batch.values)
+                series.append((batch.name, _write(path, values)))
             request = replace(
                 request,
                 weights=str(self._weights(name)),
-                targets=_write(self.folder / name / "targets.npz", target),
+                labels=labels,
+                series=tuple(series),
                 levels=wanted,
+                outputs=tuple(getattr(each, name) for each in self.outputs.given),
+                layouts=tuple(each.axes for each in self.outputs.given) if name == "torch" else (),
             )
             traces.append(side.trace(request, self.folder / name))
+            self._last = (*getattr(self, "_last", ()), request)[-2:]
         return traces[0], traces[1]
 
     def _forced(self, matching: Matching) -> Trace:
@@ -299,20 +430,57 @@ class _Job:
         folder.mkdir(exist_ok=True)
         self.torch.write(folder / "graph.json")
         request = replace(
-            self.requests[1],
-            weights=str(self._weights("torch")),
-            targets=str(self.folder / "torch" / "targets.npz"),
+            self._last[1],
+            levels=(),
+            series=(),
             reference=str(self.folder / "keras"),
             pairs=tuple(each.pair for each in matching.matches),
         )
         return self.sides[1].trace(request, folder)
 
-    def _send(self, mapping: transfer.Mapping, lost: list[str]) -> Tensors:
+    def _depends(self, framework: str, names: Sequence[str]) -> set[str]:
+        """Which of a side's parameters its outputs, loss or gradients depend on at all."""
+        side = self.sides[FRAMEWORKS.index(framework)]
+        folder = self.folder / f"{framework}-alone"
+        folder.mkdir(exist_ok=True)
+        (folder / "graph.json").write_bytes((self.folder / framework / "graph.json").read_bytes())
+        held = load_file(self._weights(framework))
+        trains = "loss" in RUNS[self.asked.level]
+        request = replace(
+            self.requests[FRAMEWORKS.index(framework)],
+            levels=("forward", "loss") if trains else ("forward",),
+            outputs=tuple(getattr(each, framework) for each in self.outputs.given),
+            inside=False,
+            nudge=False,
+        )
+
+        def run(changed: Sequence[str]) -> dict[str, np.ndarray] | None:
+            values = dict(held)
+            for at, name in enumerate(changed):
+                generator = np.random.default_rng([self.asked.seed, at])
+                drawn = generator.uniform(0.5, 1.5, values[name].shape)
+                values[name] = (drawn + values[name]).astype(values[name].dtype)
+            write_tensors(folder / "weights.safetensors", values)
+            weights = str(folder / "weights.safetensors")
+            try:
+                trace = side.trace(replace(request, weights=weights), folder)
+            except InputError:
+                return None
+            skipped = {f"gradient/{name}" for name in names}
+            return {n: np.array(trace.tensors[n]) for n in trace.tensors if n not in skipped}
+
+        floating = [name for name in names if name in held and held[name].dtype.kind == "f"]
+        before = run([])
+        if before is None or not floating or _same(before, run(floating)):
+            return set()
+        return {name for name in floating if not _same(before, run([name]))}
+
+    def _send(self, lost: list[str]) -> Tensors:
         """Weights from the source in the target's terms, also in a file for it to run with."""
-        source, target = self._ends
+        source, target = self._ends_of_transfer
         sent, start = self._held(source), self._held(target)
         carry = transfer.to_torch if target == "torch" else transfer.to_keras
-        moved = carry(sent, mapping, self.keras, self.torch, start=start, lost=lost)
+        moved = carry(sent, self.mapping, self.keras, self.torch, start=start, lost=lost)
         if self.asked.direction:
             write_tensors(self._weights(target), {**start, **moved})
         return moved
@@ -322,53 +490,32 @@ class _Job:
         return load_file(self.folder / side / "weights.safetensors")
 
     def _weights(self, side: str) -> Path:
-        """What a side runs with: its own, or what was sent to it."""
-        sent_to = self.asked.direction and side == self._ends[1]
-        return self.folder / side / f"{'transferred' if sent_to else 'weights'}.safetensors"
+        """What a side runs with: its own, what was sent to it, or its own awake."""
+        if self.asked.direction and side == self._ends_of_transfer[1]:
+            return self.folder / side / "transferred.safetensors"
+        return self.folder / side / f"{'awake' if self._awake else 'weights'}.safetensors"
 
     @property
-    def _ends(self) -> tuple[str, str]:
+    def _ends_of_transfer(self) -> tuple[str, str]:
         source, _, target = (self.asked.direction or "keras-to-torch").partition("-to-")
         return source, target
 
-    def _targets(self, matching: Matching) -> list[Tensors]:
-        """What the loss compares with: labels, or standard normal in each side's own layout."""
-        keras, torch = self.keras, self.torch
-        if len(keras.outputs) != len(torch.outputs):
-            raise InputError(
-                f"the models give out {len(keras.outputs)} and {len(torch.outputs)} tensors: "
-                "expected as many on both sides. Wrap one to give out what the other does."
-            )
-        if self.asked.labels:
-            labels = _labels(self.asked.labels, len(keras.outputs), self.batch)
-            return [labels, labels]
-        shapes = tuple(keras.node(name).shape for name in keras.outputs)
-        drawn = draw_inputs(shapes, self.batch, self.asked.seed + 1)
-        ours, theirs = {}, {}
-        for at, (name, value) in enumerate(zip(keras.outputs, drawn.values(), strict=True)):
-            partner = matching.by_keras.get(name)
-            ours[f"output:{at}"] = value
-            theirs[f"output:{at}"] = partner.to_torch(value) if partner else value
-            expected, got = theirs[f"output:{at}"].shape[1:], torch.node(torch.outputs[at]).shape
-            if tuple(expected) != tuple(got):
-                raise InputError(
-                    f"output {at}: shape {list(keras.node(name).shape)} in Keras ({name}), "
-                    f"{list(got)} in PyTorch ({torch.outputs[at]}), without the batch: expected "
-                    "the same, channels apart. The models do not answer the same question."
-                )
-        return [ours, theirs]
+    def _labels(self) -> str | None:
+        if not self.asked.labels:
+            return None
+        found = _labels(self.asked.labels, len(self.outputs.given), self.batch)
+        return _write(self.folder / "labels.npz", found)
 
-    def _transferred(self, mapping: transfer.Mapping, weights: levels.Weights) -> LevelResult:
+    def _transferred(self, weights: levels.Weights) -> LevelResult:
         """What arrives is what was sent, there and back; or what both sides hold, bit for bit."""
         bits = Allowed(0.0, "bits: weights are copied and permuted", bits=True)
-        lost: list[str] = []
         graphs = (self.keras, self.torch)
-        source, target = self._ends
-        moved = self._send(mapping, lost)
+        source, target = self._ends_of_transfer
+        moved = self._send([])
         sent, start = self._held(source), self._held(target)
         if self.asked.direction:
             back = transfer.to_keras if target == "torch" else transfer.to_torch
-            returned = back({**start, **moved}, mapping, *graphs, start=sent, lost=lost)
+            returned = back({**start, **moved}, self.mapping, *graphs, start=sent, lost=[])
             pairs: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
                 name: (sent[name], value) for name, value in returned.items()
             }
@@ -380,39 +527,38 @@ class _Job:
             for name, (a, b) in pairs.items()
             if a.dtype.kind == "f"
         ]
-        result = summarise(
-            "transfer", None, found, "there and back" if self.asked.direction else ""
-        )
-        if not lost:
-            return result
-        said = "; ".join([*dict.fromkeys(lost), result.detail])
-        return replace(result, verdict=FAIL, where=lost[0], detail=said)
+        subject = "there and back" if self.asked.direction else "what both sides hold"
+        return summarise("transfer", None, found, subject)
 
-    def _coverage(self, mapping: transfer.Mapping, matching: Matching) -> Coverage:
-        """Elements of parameters with a counterpart, and calls with a partner, of both models."""
-        parameters = [*self.keras.parameters, *self.torch.parameters]
-        lacking = {*mapping.keras_alone, *mapping.torch_alone}
-        total = sum(_size(p.shape) for p in parameters)
-        without = sum(_size(p.shape) for p in parameters if p.name in lacking)
-        alone = [*matching.keras_alone, *matching.torch_alone]
-        computing = [n for g in (self.keras, self.torch) for n in g.nodes if computes(n)]
-        missing = [*sorted(lacking), *(f"{node.name} ({node.kind})" for node in alone)]
+    def _settled(self) -> list[str]:
+        """What was settled by trying, and what inputs were taken for."""
+        names = self.keras.semantics.get("input_names", [])
+        said = [
+            each.text(at, names[at] if at < len(names) else "") for at, each in enumerate(self.way)
+        ]
+        said += [each.text(at) for at, each in enumerate(self.outputs.given)]
+        if self.outputs.spare:
+            said.append(f"PyTorch alone gives out {_first(self.outputs.spare)}: decides nothing")
+        return [*self.drawing.said, *filter(None, said)]
+
+    def _coverage(self, alone: structure.Alone, matching: Matching) -> Coverage:
+        """Numbers with a counterpart, of those that something depends on; and calls of both
+        models whose partner is known."""
+        total = sum(_size(p.shape) for g in (self.keras, self.torch) for p in g.parameters)
+        without = alone.numbers()
+        calls = [node for graph in (self.keras, self.torch) for node in graph.nodes]
+        single = [*matching.keras_alone, *matching.torch_alone]
+        missing = [*alone.listed(), *(f"{node.name} ({node.kind})" for node in single)]
         return Coverage(
-            total - without, total, len(computing) - len(alone), len(computing), tuple(missing)
+            total - without, total, len(calls) - len(single), len(calls), tuple(missing)
         )
 
+    def _moved(self, inputs: Tensors) -> str:
+        """The same batch as PyTorch takes it."""
+        return _write(self.folder / "torch-inputs.npz", self._as_torch(inputs))
 
-def _structure(found: list[semantics.Finding], matching: Matching) -> LevelResult:
-    severe = [each for each in found if each.severity == semantics.FAIL]
-    if severe:
-        said = "; ".join(each.text for each in severe)
-        where = severe[0].keras or severe[0].torch
-        return LevelResult(
-            "structure", FAIL, None, len(severe), 0, "nothing may differ", where=where, detail=said
-        )
-    detail = f"{len(matching.matches)} calls have their partners"
-    detail += f"; {len(found)} declared differently, judged by the numbers" if found else ""
-    return LevelResult("structure", PASS, detail=detail)
+    def _as_torch(self, inputs: Tensors) -> Tensors:
+        return {f"input:{at}": value for at, value in ends.moved(inputs, self.way).items()}
 
 
 def _given(asked: Asked, folder: Path) -> str | None:
@@ -450,18 +596,6 @@ def _labels(given: tuple[np.ndarray, ...], outputs: int, batch: int) -> Tensors:
     return {f"output:{at}": each.astype(np.int64) for at, each in enumerate(given)}
 
 
-def _moved_inputs(keras: Path, folder: Path) -> str:
-    """The same batch as PyTorch takes it."""
-    with np.load(keras) as found:
-        moved = {n: v if _moved(v) is None else v.transpose(_moved(v)) for n, v in found.items()}
-    return _write(folder / "torch-inputs.npz", moved)
-
-
-def _moved(value: np.ndarray) -> tuple[int, ...] | None:
-    """How an input goes to PyTorch: images and volumes with their channels first."""
-    return (0, value.ndim - 1, *range(1, value.ndim - 1)) if value.ndim > 3 else None
-
-
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
     with path.open("wb") as file:
         np.savez(file, **dict(arrays))  # type: ignore[arg-type]
@@ -475,3 +609,14 @@ def _filled(shape: tuple[int, ...], value: float) -> np.ndarray:
 
 def _size(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
+
+
+def _same(one: Mapping[str, np.ndarray] | None, other: Mapping[str, np.ndarray] | None) -> bool:
+    if one is None or other is None or one.keys() != other.keys():
+        return False
+    return all(np.array_equal(value, other[name], equal_nan=True) for name, value in one.items())
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more

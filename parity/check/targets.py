@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from parity.check.graph import Graph
-from parity.check.trace import Request
+from parity.check.trace import Request, draw_target
 from shared_data.errors import InputError
 
 
 class Targets:
-    """One per output of a graph. Raises `InputError` where there are none or they do not fit.
+    """Of one batch: labels where the request has them, else numbers drawn for each output.
 
-    Attributes:
-        values: `output:0`, `output:1`, …, in the model's own layout, or labels (batch,), in order.
+    Raises `InputError` where labels do not fit. Attributes:
         squared: whether the loss is of squares, not the cross-entropy.
-        probabilities: of each output, whether it is a softmax's.
+        probabilities: of each output that counts, whether it is a softmax's.
     """
 
-    def __init__(self, graph: Graph, request: Request, targets: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, graph: Graph, request: Request, labels: Mapping[str, np.ndarray]) -> None:
         if request.loss not in ("squared", "cross_entropy"):
             raise InputError(f"no loss {request.loss!r}: expected squared or cross_entropy.")
-        names = [f"output:{at}" for at in range(len(graph.outputs))]
-        if sorted(targets) != sorted(names):
-            raise InputError(
-                f"the targets are {', '.join(targets) or 'none'}: expected one per output of the "
-                f"model, {', '.join(names)}."
-            )
+        self.request, self.labels = request, labels
         self.squared = request.loss == "squared"
-        self.values = [np.asarray(targets[name]) for name in names]
-        if self.squared:
-            self.values = [each.astype(request.precision) for each in self.values]
         kinds = {node.name: node.kind for node in graph.nodes}
-        self.probabilities = [kinds.get(name) == "softmax" for name in graph.outputs]
+        names = chosen(graph.outputs, request.outputs)
+        self.probabilities = [kinds.get(name) == "softmax" for name in names]
 
-    def require(self, at: int, shape: tuple[int, ...]) -> None:
-        """Raise `InputError` unless an output of this shape, batch included, fits its target."""
-        target = self.values[at]
-        if self.squared:
-            if shape != target.shape:
-                raise InputError(
-                    f"output:{at} has shape {shape}, its target {target.shape}: they must agree."
-                )
-            return
+    def of(self, at: int, shape: tuple[int, ...], squared: bool = False) -> np.ndarray:
+        """The target of the output at a place, whose shape, batch included, is given; one for
+        squares whatever the request says, if `squared`."""
+        if self.squared or squared:
+            layouts = self.request.layouts
+            axes = layouts[at] if at < len(layouts) else None
+            fits = axes is None or len(axes) == len(shape)
+            drawn = draw_target(shape, axes if fits else None, self.request.seed + 1, at)
+            return drawn.astype(self.request.precision)
+        target = self.labels.get(f"output:{at}")
+        if target is None:
+            raise InputError(f"there are no labels for output:{at}: give one array for each output")
         if len(shape) != 2 or target.shape != shape[:1] or target.dtype.kind not in "iu":
             raise InputError(
                 f"cross_entropy takes an output (batch, classes) and int64 labels (batch,): "
@@ -55,3 +51,10 @@ class Targets:
             raise InputError(
                 f"the labels of output:{at} run from {low} to {high}: expected 0 to {shape[1] - 1}."
             )
+        return np.asarray(target)
+
+
+def chosen(outputs: Any, places: tuple[int, ...] | None) -> list[Any]:
+    """The outputs that count, in the order of both sides; those that are not there left out."""
+    given = list(outputs)
+    return given if places is None else [given[at] for at in places if at < len(given)]

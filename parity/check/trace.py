@@ -4,15 +4,22 @@
 names and layouts, in the precision of the run; `<node>` and `<parameter>` as the wing's
 `graph.Graph` has them:
 
-    forward/<node>        its output in inference mode, batch first as the model has it
-    training/<node>       its output in training mode: statistics of the batch; dropout switched off
-    loss                  (), in training mode
-    upstream/<node>       the gradient of the loss by its output
-    gradient/<parameter>  the gradient by a trained parameter
-    gradient/input:<n>    the gradient by an input of floating type
-    update/<parameter>    every parameter and buffer after one step
-    trajectory/loss       (steps,): the loss before each step
+    outputs/forward/<n>     the n-th output in inference mode, batch first as the model has it
+    outputs/again/<n>       of a second call on the same inputs, without gradients
+    outputs/training/<n>    in training mode: statistics of the batch; dropout switched off
+    forward/<node>          a call's output in inference mode
+    training/<node>         in training mode
+    loss                    (), in training mode
+    upstream/<node>         the gradient of the loss by a call's output
+    gradient/<parameter>    the gradient by a trained parameter
+    gradient/input:<n>      the gradient by an input of floating type
+    update/<parameter>      every parameter and buffer after one step
+    trajectory/loss         (steps,): the loss before each step
     trajectory/<parameter>  every parameter and buffer after the last step
+
+Of every further batch (`Request.series`), below `series/<batch>/`, what decides: `outputs/…`,
+`loss` and `gradient/…`. `refused` says of what could not be run, by the name of the batch and the
+mode (`series/<batch>/training`), what the framework said.
 
 With a reference, the other side's folder and the pairs of nodes, PyTorch runs *forced*: every
 node that has a partner gives on the reference's output instead of its own, and gets the reference's
@@ -24,7 +31,8 @@ upstream gradient instead of what came back, so that each shows its own differen
 
 `floors` holds for the name of each tensor but the forced ones how far the side is from itself
 (largest absolute difference) when its inputs and its weights are nudged by one unit in the last
-place.
+place. Of outputs, whose elements may be of different scales, the nudged ones are kept whole, as
+`nudged/<name>`.
 """
 
 from __future__ import annotations
@@ -55,11 +63,16 @@ class Request:
         input_shapes: without the batch, in the side's own layout; ignored where `inputs` is given.
         inputs: a `.npz` of the model's inputs in order, batch included, in the side's own layout:
             `input:0`, `input:1`, …
-        targets: a `.npz` of one array per output, `output:0`, …, of the output's shape; or, for
-            `loss` "cross_entropy", int64 labels (batch,). Losses are sums over the outputs:
-            "squared": half the mean of squared differences; "cross_entropy": the mean of minus
-            the logarithm of the label's probability, of logits or, where the last node is a
-            softmax, of its probabilities.
+        series: further batches, (name, `.npz` like `inputs`).
+        outputs: which of the model's outputs is the first, second, … of both sides; None: as they
+            come. What is left out decides nothing.
+        layouts: for each of these, the permutation from Keras' axes to the side's own (batch
+            included); None where they are alike. Random targets are drawn in Keras' layout.
+        labels: a `.npz` of classes, `output:0`, …, int64 (batch,), for `loss` "cross_entropy".
+            Losses are sums over the outputs: "squared": half the mean of squared differences from
+            targets that are drawn; "cross_entropy": the mean of minus the logarithm of the label's
+            probability, of logits or, where the last node is a softmax, of its probabilities.
+            The series' loss is always of squares.
         weights: a `.safetensors` (PyTorch: or a `.pt` that holds tensors alone) in native names,
             to load over what the builder gave.
         levels: which of forward, loss (training outputs, loss, gradients), update, trajectory.
@@ -67,6 +80,8 @@ class Request:
             are `optimizer_settings`: learning_rate, and what the kind has of beta_1, beta_2,
             epsilon, weight_decay, momentum, rho.
         precision: float64 (the model's own types are overruled) or float32.
+        inside: whether calls are recorded, not the ends alone.
+        nudge: whether floors are wanted.
         reference, pairs: the other side's folder, and which of its nodes is which of ours, for
             the forced run: [reference's node, own node, axes], where axes permute the reference's
             tensor (batch included) into ours; null for tensors whose layouts are alike; or, for a
@@ -77,7 +92,10 @@ class Request:
     model: str
     input_shapes: tuple[tuple[int, ...], ...] = ()
     inputs: str | None = None
-    targets: str | None = None
+    series: tuple[tuple[str, str], ...] = ()
+    outputs: tuple[int, ...] | None = None
+    layouts: tuple[tuple[int, ...] | None, ...] = ()
+    labels: str | None = None
     weights: str | None = None
     levels: tuple[str, ...] = ()
     loss: str = "squared"
@@ -87,6 +105,8 @@ class Request:
     batch: int = 4
     seed: int = 0
     threads: int = 0
+    inside: bool = True
+    nudge: bool = True
     reference: str | None = None
     pairs: tuple[tuple[str, str, Any], ...] = ()
 
@@ -99,9 +119,13 @@ class Request:
         try:
             values = json.loads(path.read_text())
             shapes = tuple(map(tuple, values.pop("input_shapes", ())))
-            pairs = tuple(map(tuple, values.pop("pairs", ())))
-            levels = tuple(values.pop("levels", ()))
-            return cls(**values, input_shapes=shapes, pairs=pairs, levels=levels)
+            for name in ("pairs", "series"):
+                values[name] = tuple(map(tuple, values.get(name, ())))
+            values["levels"] = tuple(values.get("levels", ()))
+            if values.get("outputs") is not None:
+                values["outputs"] = tuple(values["outputs"])
+            layouts = (axes and tuple(axes) for axes in values.pop("layouts", ()))
+            return cls(**values, input_shapes=shapes, layouts=tuple(layouts))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path} is no request: {error}") from None
 
@@ -119,6 +143,7 @@ class Trace:
     floors: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what could not be run, and why
+    refused: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, framework: str, precision: str, folder: Path) -> Trace:
@@ -148,6 +173,8 @@ class Trace:
             if own is None or own.shape != value.shape or not own.size:
                 continue
             self.floors[name] = _apart(own.reshape(-1), value.reshape(-1))
+            if "outputs/" in name:
+                self.keep({f"nudged/{name}": value})
 
     def write(self, folder: Path) -> None:
         """`trace.json` last: where it stands, all of it stands."""
@@ -178,7 +205,9 @@ def _apart(one: np.ndarray, other: np.ndarray) -> float:
     """Their largest difference, block by block: a large tensor is not doubled for it."""
     starts = range(0, one.size, BLOCK)
     parts = ((one[at : at + BLOCK], other[at : at + BLOCK]) for at in starts)
-    return max(float(np.abs(np.subtract(a, b, dtype=np.float64)).max()) for a, b in parts)
+    with np.errstate(invalid="ignore"):  # infinities that agree are no distance apart
+        found = (np.subtract(a, b, dtype=np.float64) for a, b in parts)
+        return max(float(np.abs(np.nan_to_num(each, nan=0.0)).max()) for each in found)
 
 
 def nudged(value: np.ndarray) -> np.ndarray:
@@ -190,6 +219,16 @@ def nudged(value: np.ndarray) -> np.ndarray:
     bits = np.array(value, order="C").view(f"i{value.itemsize}")
     bits += (value != 0) & np.isfinite(value)
     return bits.view(value.dtype)
+
+
+def draw_target(
+    shape: tuple[int, ...], axes: tuple[int, ...] | None, seed: int, at: int
+) -> np.ndarray:
+    """What an output of `shape` is compared with: standard normal, drawn in Keras' layout, of which
+    `axes` make the side's own."""
+    order = np.argsort(axes) if axes else range(len(shape))
+    drawn = np.random.default_rng([seed, at]).standard_normal([shape[each] for each in order])
+    return np.ascontiguousarray(drawn.transpose(axes)) if axes else drawn
 
 
 def draw_inputs(

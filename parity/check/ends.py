@@ -1,0 +1,260 @@
+"""How the two models' inputs and outputs correspond: their order, their axes, their types.
+
+Keras' side is the common form. Only conventions are allowed for: channels first or last, one fixed
+transposition of (steps, channels), axes of one, whole numbers given as floats, another order by
+name. Never a permutation within an axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from parity.check.graph import INPUT, Graph
+
+Axes = tuple[int, ...] | None
+# What the same input is called in other libraries.
+ALIASES = (
+    {"input_ids", "token_ids", "tokens", "ids"},
+    {"attention_mask", "padding_mask", "mask"},
+    {"token_type_ids", "segment_ids"},
+    {"pixel_values", "images", "image"},
+)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How PyTorch takes one of Keras' inputs.
+
+    Attributes:
+        at: its place among PyTorch's inputs.
+        axes: the permutation of Keras' axes, batch included; None where they are alike.
+        squeezed: without its axes of one.
+        whole: floats that hold whole numbers, given as int64.
+    """
+
+    at: int
+    axes: Axes = None
+    squeezed: bool = False
+    whole: bool = False
+
+    def to_torch(self, value: np.ndarray) -> np.ndarray:
+        value = value if self.axes is None else value.transpose(self.axes)
+        if self.squeezed:
+            value = value.reshape([len(value), *(n for n in value.shape[1:] if n != 1)])
+        if self.whole or (value.dtype.kind in "iu" and value.dtype != np.uint8):
+            value = value.astype(np.int64)
+        return np.ascontiguousarray(value)
+
+    def text(self, at: int, name: str) -> str:
+        """What was settled, in words; empty where it is as Keras has it."""
+        said = []
+        if self.at != at:
+            said.append(f"PyTorch's input {self.at}")
+        if self.axes:
+            said.append(f"with axes {list(self.axes)} of Keras'")
+        said += ["without its axes of one"] * self.squeezed + ["as int64"] * self.whole
+        return f"input {at} ({name}): {', '.join(said)}" if said else ""
+
+
+def ways_in(
+    inputs: dict[str, np.ndarray], indices: set[str], keras: Sequence[str], torch: Sequence[str]
+) -> Iterator[tuple[Taken, ...]]:
+    """The ways in which PyTorch may take Keras' inputs, the likeliest first.
+
+    Args:
+        inputs: `input:0`, …, as Keras takes them, batch included.
+        indices: those that are looked up in a table.
+        keras, torch: what both call their inputs, in order; empty where they do not say.
+    """
+    order = _order(len(inputs), keras, torch)
+    tried = set()
+    for flipped in (False, True):
+        for squeezed in (False, True):
+            for whole in (False, True):
+                way = []
+                for at, (name, value) in enumerate(inputs.items()):
+                    images = value.ndim > 3
+                    moved = value.ndim > 2 and value.dtype.kind != "i" and images != flipped
+                    ones = squeezed and 1 in value.shape[1:] and value.ndim > 1
+                    as_index = whole and name in indices and value.dtype.kind == "f"
+                    axes = (0, value.ndim - 1, *range(1, value.ndim - 1)) if moved else None
+                    way.append(Taken(order[at], axes, ones, as_index))
+                if tuple(way) not in tried:
+                    tried.add(tuple(way))
+                    yield tuple(way)
+
+
+def _order(count: int, keras: Sequence[str], torch: Sequence[str]) -> list[int]:
+    """For each of Keras' inputs its place in PyTorch's forward: by name where all have one."""
+    places = [_named(name, torch) for name in keras]
+    if len(keras) == count and None not in places and sorted(places) == sorted(set(places)):  # type: ignore[type-var]
+        return [place for place in places if place is not None]
+    return list(range(count))
+
+
+def _named(name: str, others: Sequence[str]) -> int | None:
+    alike = next((each for each in ALIASES if name in each), {name})
+    return next((at for at, other in enumerate(others) if other in alike), None)
+
+
+def moved(inputs: dict[str, np.ndarray], way: Sequence[Taken]) -> dict[int, np.ndarray]:
+    """By place, what PyTorch is given."""
+    given = {
+        taken.at: taken.to_torch(value) for taken, value in zip(way, inputs.values(), strict=True)
+    }
+    return dict(sorted(given.items()))
+
+
+@dataclass(frozen=True)
+class Given:
+    """An output of both models.
+
+    Attributes:
+        keras, torch: its place among each side's outputs.
+        name: what it is called; empty where only its place is known.
+        axes: the permutation from Keras' axes to PyTorch's, batch included; None where alike.
+    """
+
+    keras: int
+    torch: int
+    name: str = ""
+    axes: Axes = None
+
+    def to_keras(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """PyTorch's in Keras' layout, where it can be; axes of one are as in `shape`."""
+        if self.axes is not None and len(self.axes) == value.ndim:
+            value = value.transpose(np.argsort(self.axes))
+        if value.shape != shape and _without_ones(value.shape) == _without_ones(shape):
+            value = value.reshape(shape)
+        return np.ascontiguousarray(value)
+
+    def text(self, at: int) -> str:
+        said = [] if self.torch == self.keras else [f"PyTorch's output {self.torch}"]
+        said += [f"with axes {list(self.axes)} of Keras'"] if self.axes else []
+        return (
+            f"output {at}{f' ({self.name})' if self.name else ''}: {', '.join(said)}"
+            if said
+            else ""
+        )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """All outputs of both models.
+
+    Attributes:
+        given: those that both have, in the order of Keras'.
+        missing: what Keras gives out and PyTorch does not.
+        spare: what PyTorch alone gives out: it decides nothing.
+        doubts: where equal sizes leave open whether an output is transposed by convention or by
+            mistake.
+    """
+
+    given: tuple[Given, ...]
+    missing: tuple[str, ...] = ()
+    spare: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def by_name(keras: Graph, torch: Graph) -> Graph:
+    """PyTorch's graph with its outputs in Keras' order, where both call them alike."""
+    names = [list(g.semantics.get("output_names", ())) for g in (keras, torch)]
+    if not names[0] or sorted(names[0]) != sorted(names[1]):
+        return torch
+    return replace(torch, outputs=tuple(torch.outputs[names[1].index(n)] for n in names[0]))
+
+
+def pair_outputs(
+    keras: Graph,
+    torch: Graph,
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    channels_first: bool,
+) -> Outputs:
+    """Which output is which, and how its axes run, from one run with the same numbers.
+
+    By name where both sides name theirs, else by place; where PyTorch gives out more, Keras' only
+    output is the one that agrees. `channels_first`: PyTorch takes its inputs so.
+    """
+    names = [list(g.semantics.get("output_names", ())) for g in (keras, torch)]
+    pairs: list[tuple[int, int, str]] = []
+    named = all(names) and set(names[0]) <= set(names[1])
+    if named:
+        pairs = [(at, names[1].index(name), name) for at, name in enumerate(names[0])]
+    elif len(ours) == 1 < len(theirs):
+        fits = [at for at, value in enumerate(theirs) if _axes(ours[0], value, channels_first)[1]]
+        pairs = [(0, fits[0] if fits else 0, "")]
+    else:
+        pairs = [(at, at, "") for at in range(min(len(ours), len(theirs)))]
+    given, doubts = [], []
+    for left, right, name in pairs:
+        axes, agree, doubtful = _axes(ours[left], theirs[right], channels_first)
+        given.append(Given(left, right, name, axes))
+        if doubtful and agree:
+            doubts.append(
+                f"output {left} agrees if its axes are turned by {list(axes or ())}, and equal "
+                "sizes leave open whether that is PyTorch's convention or a mistake: give other "
+                "sizes (--input-shape)"
+            )
+    lacking = [names[0][at] if names[0] else f"output {at}" for at in range(len(pairs), len(ours))]
+    used = {each.torch for each in given}
+    extra = [at for at in range(len(theirs)) if at not in used]
+    spare = [names[1][at] if at < len(names[1]) else f"output {at}" for at in extra]
+    return Outputs(tuple(given), tuple(lacking), tuple(spare), tuple(doubts))
+
+
+def _axes(ours: np.ndarray, theirs: np.ndarray, channels_first: bool) -> tuple[Axes, bool, bool]:
+    """The permutation that makes the numbers agree, else the likeliest by shape; whether they do;
+    and whether equal sizes leave it in doubt."""
+    rank = ours.ndim
+    first: Axes = (0, rank - 1, *range(1, rank - 1)) if rank > 2 else None
+    fits = [
+        axes
+        for axes in (None, first)
+        if theirs.ndim == rank and _turned(ours, axes).shape == theirs.shape
+    ]
+    fits = list(dict.fromkeys(fits))
+    if not fits:
+        alike = _without_ones(ours.shape) == _without_ones(theirs.shape)
+        return None, alike and close(ours.reshape(theirs.shape), theirs), False
+    agreeing = [axes for axes in fits if close(_turned(ours, axes), theirs)]
+    if agreeing:
+        # Of a map the channels come first by convention; of steps and channels only sizes tell.
+        doubtful = len(fits) > 1 and agreeing[0] is not None and rank < 4 and not channels_first
+        return agreeing[0], True, doubtful
+    maps = rank > 3 or channels_first
+    return (fits[-1] if maps else fits[0]), False, False
+
+
+def _turned(value: np.ndarray, axes: Axes) -> np.ndarray:
+    return value if axes is None else value.transpose(axes)
+
+
+def close(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.size == 0 or one.shape != other.shape:
+        return False
+    a, b = (np.nan_to_num(each.astype(np.float64)) for each in (one, other))
+    return bool(np.abs(a - b).max() <= 1e-4 * max(np.abs(a).max(), 1e-300))
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    return (*shape[:1], *(size for size in shape[1:] if size != 1))
+
+
+def indices(graph: Graph) -> dict[str, int]:
+    """The inputs that are looked up in a table, and the rows of the smallest of these."""
+    rows: dict[str, int] = {}
+    source = {f"{INPUT}{at}": f"{INPUT}{at}" for at in range(len(graph.inputs))}
+    for node in graph.nodes:
+        name = next((source[each] for each in node.inputs if each in source), None)
+        if name is None:
+            continue
+        if node.kind == "embedding":
+            own = [p.shape[0] for p in graph.parameters if p.layer == node.layer and p.shape]
+            rows[name] = min([*own, rows.get(name, 1 << 62)])
+        elif node.kind in ("flatten", "reshape", "permute", "identity", "select"):
+            source[node.name] = name
+    return rows

@@ -1,0 +1,189 @@
+"""Where a difference starts: between cut points that agree on what goes in, not on what comes out.
+
+PyTorch is run once more, each of its calls that has a partner on Keras' numbers, so that what lies
+behind one difference shows its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from parity.check import cuts
+from parity.check.graph import Graph
+from parity.check.levels import Comparison
+from parity.check.matching import Match, Matching
+from parity.check.trace import Trace
+from parity.ladder.measure import FAIL, Measurement
+from parity.ladder.results import LevelResult
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a difference starts: a layer on both sides, and the level that shows it."""
+
+    keras: str
+    torch: str
+    level: str
+    text: str
+
+    @property
+    def names(self) -> str:
+        """Of both sides; of one, where the other has nothing there."""
+        return " / ".join(filter(None, (self.keras, self.torch)))
+
+
+class Inside:
+    """What two runs have between their ends; `forced` is PyTorch's run on Keras' numbers."""
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        graphs: tuple[Graph, Graph],
+        matching: Matching,
+        forced: Trace | None,
+    ) -> None:
+        self.comparison, self.graphs = comparison, graphs
+        self.matching, self.forced = matching, forced
+        self.mode = "training" if comparison.keras.names("training") else "forward"
+        self.cuts = cuts.cut_points(comparison.keras, comparison.torch, self.mode)
+        seen = comparison.keras.names(self.mode), comparison.torch.names(self.mode)
+        known = self.cuts, {name for names in self.cuts.values() for name in names}
+        self.parted = [cuts.parted(*each) for each in zip(graphs, known, seen, strict=True)]
+
+    def origins(self, results: Sequence[LevelResult]) -> list[Origin]:
+        """In forward order. Calls that one side lacks are named where nothing else is; parameters
+        that part by training alone, where nothing before that level differs."""
+        failing = [each for each in results if each.verdict == FAIL]
+        first = next((e for e in failing if e.level not in ("structure", "transfer")), None)
+        if first is None:
+            return []
+        if first.level in ("buffers", "update", "trajectory"):
+            return self._by_training(first)
+        return self._by_numbers() or self._starts(first.level)
+
+    def _by_training(self, level: LevelResult) -> list[Origin]:
+        """What is trained on one side alone, or else the parameters that differ after steps with
+        the same gradients."""
+        weights = self.comparison.weights
+        spare = sorted(weights.spare - weights.buffers)
+        if spare and level.level == "trajectory":
+            said = "trained, and Keras has none"
+            return [Origin(weights.owners[n], n, level.level, said) for n in spare]
+        apart = [each for each in level.tensors if each.verdict == FAIL]
+        named = [(each.name.partition(" ")[2], each) for each in apart]
+        return [
+            Origin(weights.owners[name], name, level.level, _apart(each))
+            for name, each in named
+            if name in weights.owners
+        ]
+
+    def _starts(self, level: str) -> list[Origin]:
+        """The first calls on both sides behind which nothing agrees."""
+        ours, theirs = (
+            cuts.starts(graph, apart) for graph, apart in zip(self.graphs, self.parted, strict=True)
+        )
+        partners = self.matching.by_keras
+        found = []
+        for name in ours:
+            partner = partners[name].torch.name if name in partners else ""
+            if not partner and len(ours) == len(theirs) == 1:
+                partner = theirs[0]
+            found.append(Origin(name, partner, level, "its inputs agree and its output does not"))
+        if not found:
+            found = [
+                Origin("", n, level, "its inputs agree, its output is nowhere") for n in theirs
+            ]
+        return found
+
+    def _by_numbers(self) -> list[Origin]:
+        if self.forced is None:
+            return []
+        found: dict[str, Origin] = {}
+        partners, sources = self.matching.by_keras, self.matching.sources
+        apart = set(self.parted[0])
+        free, alone = self._nodes(self.comparison.torch, "training"), self._forced("training")
+        sizes = {n for n, each in free.items() if "shape" in each.problem}
+        for name in partners:
+            each = alone.get(name) or free.get(name)
+            differs = each is not None and each.verdict == FAIL
+            if name not in apart or not (differs or name in sizes):
+                continue
+            if name in sources and not sizes & set(sources[name]):
+                said = _apart(each) if each is not None and differs else free[name].problem
+                found[name] = Origin(name, partners[name].torch.name, "forward", said)
+        owners = self.comparison.weights.owners
+        layers = {partners[name].keras.layer for name in found}
+        for parameter, each in self.comparison.parameters("gradient", self.forced).items():
+            owner = owners.get(parameter, "")
+            free_run = self.comparison.gradients.get(parameter)
+            agrees = free_run is not None and free_run.verdict != FAIL
+            if each.verdict == FAIL and owner not in {"", *layers} and not agrees:
+                found[parameter] = Origin(owner, parameter, "gradient", _apart(each))
+        for name, each in self._forced("upstream").items():
+            readers = self.matching.readers.get(name, ())
+            known = any(m.keras.name in found or m.keras.layer in layers for m in readers)
+            if each.verdict == FAIL and readers and not known and not self._agrees_upstream(name):
+                first = readers[0]
+                found[f"upstream {name}"] = Origin(
+                    first.keras.name, first.torch.name, "gradient", f"by its input: {_apart(each)}"
+                )
+        return list(found.values())
+
+    def _agrees_upstream(self, name: str) -> bool:
+        """Whether in the free run the gradient by a call's output is the same."""
+        match = self.matching.by_keras[name]
+        left = self.comparison.keras.tensors.get(f"upstream/{match.keras.name}")
+        right = self.comparison.torch.tensors.get(f"upstream/{match.torch.name}")
+        if left is None or right is None:
+            return False
+        return self._node(match, "upstream", left, right).verdict != FAIL
+
+    def _forced(self, kind: str) -> dict[str, Measurement]:
+        """By Keras node: PyTorch's own where all that it gets is Keras'."""
+        assert self.forced is not None
+        return self._nodes(self.forced, f"forced/{kind}")
+
+    def _nodes(self, torch: Trace, below: str) -> dict[str, Measurement]:
+        kind, found = below.removeprefix("forced/"), {}
+        for each in self.matching.matches:
+            left = self.comparison.keras.tensors.get(f"{kind}/{each.keras.name}")
+            right = torch.tensors.get(f"{below}/{each.torch.name}")
+            if left is not None and right is not None:
+                found[each.keras.name] = self._node(each, kind, left, right)
+        return found
+
+    def _node(self, match: Match, kind: str, left: np.ndarray, right: np.ndarray) -> Measurement:
+        """Compared in Keras' layout, in which the element is named."""
+        try:
+            theirs = match.to_keras(right)
+        except ValueError:  # another size: `compare` says so
+            theirs = right
+        comparison = self.comparison
+        floor = max(
+            comparison.keras.floors.get(f"{kind}/{match.keras.name}", 0.0),
+            comparison.torch.floors.get(f"{kind}/{match.torch.name}", 0.0),
+        )
+        name = match.keras.name if kind != "upstream" else f"upstream {match.keras.name}"
+        theirs = np.ascontiguousarray(theirs)
+        return comparison.compared(name, left, theirs, lambda a: comparison._allowed(a, floor))
+
+
+def laid_out(matching: Matching, keras: Trace, torch: Trace, mode: str) -> Iterator[Match]:
+    """The matches, with the order of axes that their numbers tell where they agree."""
+    for match in matching.matches:
+        left = keras.tensors.get(f"{mode}/{match.keras.name}")
+        right = torch.tensors.get(f"{mode}/{match.torch.name}")
+        if left is None or right is None or left.shape == () or match.flattened:
+            yield match
+            continue
+        axes = cuts.arranged(left, right, torch.precision)
+        yield match if axes is None else replace(match, axes=axes)
+
+
+def _apart(measurement: Measurement) -> str:
+    if measurement.problem:
+        return measurement.problem
+    return f"{measurement.absolute:.2g} apart at {measurement.where}, {measurement.reason}"

@@ -1,0 +1,169 @@
+"""The level `structure`: numbers that one side alone holds, and what is declared and no run shows.
+
+"I could not map it" is not "it differs": where both sides have numbers left that could be each
+other's, the check abstains. Where one side trains numbers that the other cannot hold, it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity import transfer
+from parity.check.ends import Outputs
+from parity.check.graph import Graph, Parameter
+from parity.check.origins import Origin
+from parity.ladder.measure import ABSTAIN, FAIL, PASS
+from parity.ladder.results import LevelResult, listed
+
+Depends = Callable[[str, Sequence[str]], set[str]]
+SIDES = {"keras": "Keras", "torch": "PyTorch"}
+REGULARISERS = "regularisers"
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Parameters that no number of the other side's goes into.
+
+    Attributes:
+        held: by side, those that something depends on.
+        unread: by side, those that nothing depends on, and constants: they decide nothing.
+        frozen: parameters that are trained on one side and not on the other, in words.
+        unequal: whether the sides train different amounts of numbers: then one holds some alone.
+        terms: what is declared and no run shows, by side: regularisers, constraints, hooks.
+    """
+
+    held: dict[str, tuple[Parameter, ...]]
+    unread: dict[str, tuple[Parameter, ...]]
+    frozen: tuple[tuple[str, str], ...]
+    unequal: bool
+    terms: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, keras: Graph, torch: Graph, mapping: transfer.Mapping, depends: Depends) -> Alone:
+        graphs = {"keras": keras, "torch": torch}
+        single = _single(keras, torch, mapping)
+        held, unread = {}, {}
+        for side, graph in graphs.items():
+            alone = [each for each in graph.parameters if each.name in single[side]]
+            read = depends(side, [each.name for each in alone]) if alone else set()
+            trained = [each for each in alone if each.name in read and each.trained]
+            held[side] = tuple(trained)
+            unread[side] = tuple(each for each in alone if each not in trained)
+        counts = [
+            sum(
+                int(np.prod(each.shape))
+                for each in graph.parameters
+                if each.trained and each not in unread[side]
+            )
+            for side, graph in graphs.items()
+        ]
+        frozen = tuple(_frozen(keras, torch, mapping, single))
+        terms = {side: tuple(graph.semantics.get("terms", ())) for side, graph in graphs.items()}
+        return cls(held, unread, frozen, counts[0] != counts[1], terms)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether both sides have numbers left: to run on would only accuse."""
+        return bool(self.held["keras"]) and bool(self.held["torch"])
+
+    def names(self, side: str) -> set[str]:
+        return {each.name for each in (*self.held[side], *self.unread[side])}
+
+    def numbers(self) -> int:
+        return sum(int(np.prod(e.shape)) for each in self.held.values() for e in each)
+
+    def listed(self) -> list[str]:
+        return [e.name for each in self.held.values() for e in each]
+
+    def result(self, outputs: Outputs, allow: Collection[str]) -> LevelResult:
+        wrong = [text for _, text in self.frozen]
+        if self.unequal or not self.unknown:
+            wrong += [
+                f"{SIDES[side]} alone trains {each.name} {list(each.shape)}"
+                for side, found in self.held.items()
+                for each in found
+            ]
+        doubts = [*outputs.doubts]
+        if self.unknown and not self.unequal:
+            names = [each.name for found in self.held.values() for each in found]
+            doubts.append(
+                f"no counterpart was found for {listed(names)}: say with --map which is which "
+                "(--write-map map.toml writes what is known)"
+            )
+        terms = [f"{SIDES[side]}: {each}" for side, found in self.terms.items() for each in found]
+        if terms and REGULARISERS not in allow:
+            doubts.append(
+                f"declared, and shown by no run: {listed(terms)}; if the other side's training "
+                f"does the same, say so with --allow {REGULARISERS}"
+            )
+        if wrong:
+            return LevelResult(
+                *("structure", FAIL, None, len(wrong), 0, "no number may be on one side alone"),
+                where=wrong[0],
+                detail="; ".join(wrong),
+            )
+        if doubts:
+            return LevelResult("structure", ABSTAIN, where=doubts[0], detail="; ".join(doubts))
+        said = f"allowed: {listed(terms)}" if terms else "every trained number has its counterpart"
+        return LevelResult("structure", PASS, detail=said)
+
+    def origins(self) -> list[Origin]:
+        """Numbers that one side alone trains start a difference by themselves."""
+        if self.unknown and not self.unequal:
+            return []
+        found = [Origin(name, "", "structure", text) for name, text in self.frozen]
+        found += [
+            Origin(e.layer, "", "structure", f"PyTorch has no {e.role}") for e in self.held["keras"]
+        ]
+        return found + [
+            Origin("", e.layer, "structure", f"Keras has no {e.role}") for e in self.held["torch"]
+        ]
+
+    def notes(self) -> list[str]:
+        return [
+            f"{SIDES[side]}: nothing was carried to or from {listed(e.name for e in found)}: "
+            "constants, or nothing depends on them"
+            for side, found in self.unread.items()
+            if found
+        ]
+
+
+def _single(keras: Graph, torch: Graph, mapping: transfer.Mapping) -> dict[str, set[str]]:
+    """By side, parameters into which no number of the other side's goes."""
+    found = {}
+    for source, target, carry in (
+        (keras, torch, transfer.to_torch),
+        (torch, keras, transfer.to_keras),
+    ):
+        unknown = {p.name: _filled(p.shape, np.nan) for p in source.parameters}
+        arrived = carry(unknown, mapping, keras, torch, lost=[])
+        names = {p.name for p in target.parameters}
+        full = {name for name, value in arrived.items() if np.isnan(value).all()}
+        found[target.framework] = names - full
+    return found
+
+
+def _frozen(
+    keras: Graph, torch: Graph, mapping: transfer.Mapping, single: dict[str, set[str]]
+) -> list[tuple[str, str]]:
+    """Whose numbers one side trains and the other does not."""
+    marks = {p.name: _filled(p.shape, 1 if p.trained else 2) for p in keras.parameters}
+    arrived = transfer.to_torch(marks, mapping, keras, torch, lost=[])
+    found = []
+    for each in torch.parameters:
+        if each.name in single["torch"] or each.name not in arrived:
+            continue
+        trained = arrived[each.name] == 1
+        if each.trained and not trained.any():
+            found.append((each.layer, f"PyTorch trains {each.name}, which Keras does not"))
+        elif not each.trained and trained.any():
+            found.append((each.layer, f"Keras trains what PyTorch does not: {each.name}"))
+    return found
+
+
+def _filled(shape: tuple[int, ...], value: float) -> np.ndarray:
+    """One number in every place, and in memory once."""
+    return np.broadcast_to(np.array(value, np.float16), shape)
