@@ -309,10 +309,7 @@ class _Job:
     ) -> tuple[levels.Comparison, str]:
         """Both sides run on all batches, with weights awake; and what that was, in words."""
         asked = self.asked
-        source, target = self._ends_of_transfer
-        drawn: list[str] = []
-        if asked.examination != "quick" or True:
-            drawn = self._wake(alone)
+        drawn = self._wake(alone)
         further = [] if asked.examination == "quick" else self.drawing.series()
         traces = self._run(RUNS[asked.level], further)
         settings = OPTIMIZERS[asked.optimizer]
