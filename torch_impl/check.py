@@ -9,7 +9,8 @@ Without either, both. The request is a `parity.check.trace.Request` as a file.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,19 @@ def load(request: Request, in_precision: bool) -> nn.Module:
 def built(build: Callable[[], nn.Module]) -> nn.Module:
     """What a function builds. Its twin is in `keras_impl/check.py`."""
     return build()
+
+
+@contextmanager
+def lent(model: nn.Module, weights: str | None) -> Iterator[nn.Module]:
+    """The model with other weights, if there are any; what was given is as it was after it."""
+    from torch_impl import loading
+    from torch_impl.copying import Fresh
+
+    with Fresh(model) as models:
+        taken = models.take()
+        if weights:
+            loading.set_weights(taken, Path(weights))
+        yield taken
 
 
 def describe(model: nn.Module, request: Request, out: Path) -> None:

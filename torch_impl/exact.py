@@ -7,23 +7,37 @@ meant to keep the precision, not to lose it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torch_impl.functions import in_place, name_of
 
-def widened(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
-    """A call in float64 without what goes through float32."""
+
+def widened(
+    function: Any, args: Any, kwargs: Any, double: Callable[[Tensor], Tensor] = Tensor.double
+) -> tuple[Any, Any, Any]:
+    """A call in float64 without what goes through float32. `double` is what it makes of float32
+    tensors, which are constants: all else is float64 already."""
 
     def wide(value: Any) -> Any:
-        return torch.float64 if value is torch.float32 else value
+        if isinstance(value, Tensor):
+            return double(value) if value.dtype is torch.float32 else value
+        if type(value) in (list, tuple):
+            return type(value)(map(wide, value))
+        return WIDE.get(value, value) if isinstance(value, (str, type, torch.dtype)) else value
 
     if function is Tensor.float:
         function = Tensor.double
     function = REPLACED.get(getattr(function, "__name__", ""), function)
-    return function, tuple(map(wide, args)), {name: wide(each) for name, each in kwargs.items()}
+    # What is written to stays itself.
+    stays = in_place(function, kwargs) or "out" in kwargs or name_of(function) in ASKING
+    first, rest = (args[:1], args[1:]) if stays else ((), args)
+    given = {name: each if name == "out" else wide(each) for name, each in kwargs.items()}
+    return function, (*first, *map(wide, rest)), given
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -35,6 +49,16 @@ def hardsigmoid_(input: Tensor) -> Tensor:
     return hardsigmoid(input, inplace=True)
 
 
+WIDE: dict[Any, Any] = {
+    torch.float32: torch.float64,
+    torch.FloatTensor: torch.DoubleTensor,
+    "torch.FloatTensor": "torch.DoubleTensor",
+}
+# What is asked for its type or its memory stays itself.
+ASKING = (
+    *("dtype", "data", "grad", "grad_fn", "requires_grad", "requires_grad_", "is_leaf", "shape"),
+    *("size", "dim", "numpy", "data_ptr", "storage", "untyped_storage", "retain_grad", "backward"),
+)
 REPLACED = {  # by the names that watching tells calls by
     "hardsigmoid": hardsigmoid,
     "hardsigmoid_": hardsigmoid_,

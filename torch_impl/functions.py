@@ -77,15 +77,15 @@ def describe(
 ) -> Kind:
     """Kind and settings of a call. `x` is the first tensor it got, `y` the first it gave."""
     name = name_of(function)
-    if name in _OPERATIONS:
-        return _arithmetic(name, args, kwargs)
     known = FUNCTIONS.get(name)
-    if known is None:
-        return f"other:{name}", {}
-    arguments, rule = known
     try:
+        if name in _OPERATIONS:
+            return _arithmetic(name, args, kwargs)
+        if known is None:
+            return f"other:{name}", {}
+        arguments, rule = known
         return rule(bind(arguments, args, kwargs), x, y)
-    except (AttributeError, TypeError, ValueError):  # called in a way that the table does not know
+    except Exception:  # called in a way that the table does not know
         return f"other:{name}", {}
 
 

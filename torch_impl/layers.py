@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from torch_impl import kinds
-from torch_impl.kinds import Rule
+from torch_impl.kinds import Kind, Rule
 
 
 def of_module(module: nn.Module) -> Rule | None:
-    """The rule of a module that is described as one layer; None of one to look into."""
-    for base in type(module).__mro__:
-        if base in MODULES:
-            return MODULES[base]
-    return kinds.dropout if type(module).__name__ in DROPOUTS else None
+    """The rule of a module that is described as one layer; None of one to look into, as is a
+    known one whose class computes in a way of its own."""
+    parent = parent_of(module)
+    if parent is None:
+        return kinds.dropout if type(module).__name__ in DROPOUTS else None
+    return MODULES[parent] if _computes_as(module, parent) else None
 
 
-# Modules that are one layer each, subclasses included; the first in a class's order counts. Others
-# are looked into.
+def parent_of(module: nn.Module) -> type[nn.Module] | None:
+    """The known class that a module is of; the first in its class's order counts."""
+    return next((base for base in type(module).__mro__ if base in MODULES), None)
+
+
+def drops(module: nn.Module) -> bool:
+    """Whether all that it does in training is to drop."""
+    parent = parent_of(module)
+    rule = of_module(module) if parent is None else MODULES[parent]
+    return rule is kinds.dropout
+
+
+def described(rule: Rule, module: nn.Module, x: Tensor, y: Tensor) -> Kind:
+    """Kind and settings. An attribute that the user's class has made its own may say anything:
+    what cannot be read so is known by its class alone."""
+    try:
+        return rule(module, x, y)
+    except Exception:
+        return f"other:{type(module).__name__}", {}
+
+
+def _computes_as(module: nn.Module, parent: type[nn.Module]) -> bool:
+    """Whether its `forward`, and what that calls on it, are the known class's own."""
+    if "forward" in vars(module):
+        return False
+    names = ("forward", *parent.forward.__code__.co_names)
+    own = type(module)
+    return all(getattr(own, name, None) is getattr(parent, name, None) for name in names)
+
+
+# Modules that are one layer each, subclasses that compute alike included. Others are looked into.
 MODULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), kinds.conv),
     **dict.fromkeys(

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and dicts, in order."""
+    """Every tensor in nested tuples, lists and dicts, in order; of packed steps, the steps."""
     if isinstance(values, Tensor):
         yield values
+    elif isinstance(values, PackedSequence):
+        yield values.data
     elif isinstance(values, dict):
         for each in values.values():
             yield from tensors(each)
@@ -39,6 +42,9 @@ def mapped(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same nest with other tensors in it; the same object where none is another."""
     if isinstance(values, Tensor):
         return change(values)
+    if isinstance(values, PackedSequence):
+        data = change(values.data)
+        return values if data is values.data else values._replace(data=data)
     if isinstance(values, dict):
         items = {key: mapped(value, change) for key, value in values.items()}
         if all(items[key] is value for key, value in values.items()):

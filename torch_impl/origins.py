@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from torch_impl import layers
+from torch_impl import held, layers
 
 ROOT = "self"  # the path of the model itself, in whose forward a function is called
 
@@ -85,19 +86,36 @@ class Origins:
 
 def owners(model: nn.Module) -> dict[int, tuple[str, str]]:
     """Of every parameter and buffer that `state_dict` has, by identity: its layer and its role
-    there. What lies below a module that is one layer belongs to that layer."""
-    whole = [path or ROOT for path, each in model.named_modules() if layers.of_module(each)]
+    there. What lies below a module that is one layer belongs to that layer; what a list of
+    parameters holds, to the module that it is the weight of, if the model has that in a list."""
     found: dict[int, tuple[str, str]] = {}
-    for key, value in model.state_dict(keep_vars=True).items():
-        if not isinstance(value, Tensor) or id(value) in found:
-            continue
-        path, _, role = key.rpartition(".")
-        for layer in whole:  # the outermost first
-            if layer == ROOT or path.startswith(layer + "."):
-                path, role = layer, key if layer == ROOT else key.removeprefix(layer + ".")
-                break
-        found[id(value)] = (path or ROOT, role)
+    modules = {path or ROOT: module for module, path in held.modules(model).items()}
+    whole = [path for path, each in modules.items() if _one_layer(each)]
+    state = model.state_dict(keep_vars=True)
+    for key, value in state.items():
+        if isinstance(value, Tensor) and id(value) not in found:
+            found[id(value)] = _place(key, whole)
+    registered = {path or ROOT for path, _ in model.named_modules()}
+    for path, module in modules.items():
+        for name, value in module.named_parameters(recurse=False):
+            layer = found.get(id(value), (ROOT, ""))[0]
+            bare = id(value) in found and layers.parent_of(modules.get(layer, model)) is None
+            if path not in registered and bare and layer in registered:
+                found[id(value)] = _place(f"{path}.{name}", whole)
     return found
+
+
+def _one_layer(module: nn.Module) -> bool:
+    """Attention keeps its last layer's weights in a module of its own."""
+    return layers.of_module(module) is not None or isinstance(module, nn.MultiheadAttention)
+
+
+def _place(key: str, whole: Sequence[str]) -> tuple[str, str]:
+    path, _, role = key.rpartition(".")
+    for layer in whole:  # the outermost first
+        if layer == ROOT or path == layer or path.startswith(layer + "."):
+            return layer, key if layer == ROOT else key.removeprefix(layer + ".")
+    return path or ROOT, role
 
 
 def _base(value: Tensor) -> Tensor:

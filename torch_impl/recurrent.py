@@ -40,7 +40,7 @@ def summed_up(nodes: Sequence[Node], outputs: Collection[str]) -> list[Node]:
 
 def last_of(result: Any, settings: dict[str, Any]) -> Tensor:
     """(batch, units): the last step of what a recurrent layer returned; both directions' ends."""
-    output, state = result
+    output, state = result[0], result[1]
     if settings["last"] == STEP:
         step: Tensor = output[:, -1] if settings.get("batch_first", True) else output[-1]
         return step

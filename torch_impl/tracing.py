@@ -6,7 +6,6 @@ given, so that runs do not touch one another, nor the model.
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,12 @@ from parity.check.graph import INPUT, Graph
 from parity.check.targets import chosen
 from parity.check.trace import STEPS, Request, Trace, draw_inputs, nudged
 from shared_data.errors import InputError
-from torch_impl import kinds, layers, optimizers
+from torch_impl import layers, optimizers
+from torch_impl.copying import Fresh
 from torch_impl.forcing import Forced
 from torch_impl.graph import as_tensors, attempt
 from torch_impl.losses import Loss
+from torch_impl.singles import Singles
 from torch_impl.training import environment
 from torch_impl.watching import See, Watch
 
@@ -46,8 +47,8 @@ def trace(
     batch or what is asked does not fit it.
     """
     _check(request)
-    with _settings(request):
-        side = _Side(model, graph, request)
+    with _settings(request), Fresh(model) as models:
+        side = _Side(models, graph, request)
         given = inputs_of(request)
         made = made or Trace("torch", request.precision)
         made.environment = environment()
@@ -81,10 +82,11 @@ def inputs_of(request: Request) -> Arrays:
 class _Side:
     """A model and what it is run on."""
 
-    def __init__(self, model: nn.Module, graph: Graph, request: Request) -> None:
-        self.model, self.graph, self.request = model, graph, request
+    def __init__(self, models: Fresh, graph: Graph, request: Request) -> None:
+        self.models, self.graph, self.request = models, graph, request
         self.dtype: torch.dtype = getattr(torch, request.precision)
-        self.notes: list[str] = []
+        self.singles = Singles(models.model if request.precision == "float64" else None)
+        self.notes: list[str] = self.singles.notes
         self.refused: dict[str, str] = {}
         self.nodes = {node.name for node in graph.nodes} if request.inside else set()
         self.trained = [each.name for each in graph.parameters if each.trained]
@@ -220,18 +222,20 @@ class _Side:
             quiet=model.training,
             precision=self.dtype,
             graph=self.graph,
+            singles=self.singles,
         )
         outputs: list[Tensor] = attempt(lambda: watch.run(inputs), inputs)
         return outputs
 
     def _fresh(self, nudge: bool = False) -> nn.Module:
         """A copy in the precision asked for, its weights nudged or not."""
-        model = copy.deepcopy(self.model).to(self.dtype)
+        model = self.singles.watch(self.models.take().to(self.dtype), nudge)
         if nudge:
             with torch.no_grad():
-                for each in (*model.parameters(), *model.buffers()):
+                for name, each in (*model.named_parameters(), *model.named_buffers()):
                     if each.is_floating_point():
-                        each.copy_(torch.from_numpy(nudged(_view(each))))
+                        moved = self.singles.nudged(name, _view(each), nudged(_view(each)))
+                        each.copy_(torch.from_numpy(moved))
         return model
 
     def _gradients(self, model: nn.Module) -> Arrays:
@@ -277,7 +281,7 @@ class _Recorder:
 def _training(model: nn.Module) -> nn.Module:
     """In training mode, but for what drops."""
     for module in model.train().modules():
-        if layers.of_module(module) is kinds.dropout:
+        if layers.drops(module):
             module.eval()
         elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
             module.dropout = 0.0

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from parity.check.graph import INPUT, Graph, Node
-from torch_impl import functions, layers, recurrent
+from torch_impl import functions, held, layers, recurrent
 from torch_impl.exact import widened
 from torch_impl.kinds import Rule
 from torch_impl.nests import mapped, names, tensors
 from torch_impl.origins import ROOT, Origins
+from torch_impl.singles import Singles
 
 See = Callable[[str, Tensor], Tensor]
 
@@ -51,6 +53,7 @@ class Watch(TorchFunctionMode):
         graph: what the model is known to be: of recurrent nodes, what is read of them, and which
             modules are whole.
         whole: paths of modules that are one layer each, though of unknown type (`own_layers`).
+        singles: is told of constants that are float32, in float64.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Watch(TorchFunctionMode):
         precision: torch.dtype | None = None,
         graph: Graph | None = None,
         whole: Sequence[str] = (),
+        singles: Singles | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -70,10 +74,11 @@ class Watch(TorchFunctionMode):
         self.outputs: list[str] = []
         self.output_names: list[str] = []  # where they are in a dict
         self.loose: set[str] = set()  # nodes that are no module's
-        self.paths = {module: path or ROOT for path, module in model.named_modules()}
+        self.rules: dict[str, Rule] = {}  # by node, as far as one is known
+        self.paths = {module: path or ROOT for module, path in held.modules(model).items()}
         self.whole = sorted({*whole, *(graph.semantics.get("whole", ()) if graph else ())})
         self._see, self._replaces, self._quiet = see, replaces, quiet
-        self._double = precision == torch.float64
+        self._double, self._singles = precision == torch.float64, singles or Singles(None)
         self._lasts = {n.name: n for n in graph.nodes if "last" in n.settings} if graph else {}
         self.origins = Origins(model)
         self._names: Counter[str] = Counter()
@@ -92,7 +97,7 @@ class Watch(TorchFunctionMode):
             self.origins.note(copies[-1], f"{INPUT}{at}")
         handles = [each for module in self.paths for each in self._hook(module)]
         try:
-            with self:
+            with self, self._heard_parents():
                 result = self.model(*copies)
         finally:
             for handle in handles:
@@ -105,15 +110,46 @@ class Watch(TorchFunctionMode):
     # Modules ---------------------------------------------------------------------------------
 
     def _rule(self, module: nn.Module) -> Rule | None:
-        if self.paths[module] in self.whole:
-            return lambda module, given, output: (f"other:{type(module).__name__}", {})
-        return layers.of_module(module)
+        if self.paths[module] not in self.whole:
+            return layers.of_module(module)
+        parent = layers.parent_of(module)
+        if parent is not None:
+            return layers.MODULES[parent]
+        return lambda module, given, output: (f"other:{type(module).__name__}", {})
 
     def _hook(self, module: nn.Module) -> Iterator[Any]:
         rule = self._rule(module)
         before = self._layer_begins if rule else self._module_begins
         yield module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
         yield module.register_forward_hook(self._layer_ends if rule else self._module_ends)
+
+    @contextmanager
+    def _heard_parents(self) -> Iterator[None]:
+        """Where a class of the user's own calls `super().forward`, that is a call of the layer
+        that it is a kind of."""
+        parents = {layers.parent_of(each) for each in self.paths if self._rule(each) is None}
+        with ExitStack() as stack:
+            for parent in filter(None, parents):
+                stack.enter_context(patch.object(parent, "forward", self._heard(parent)))
+            yield
+
+    def _heard(self, parent: type[nn.Module]) -> Callable[..., Any]:
+        original = parent.forward
+
+        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            own = layers.parent_of(module) is parent and module in self.paths
+            if self._inside or not own or self._rule(module) is not None:
+                return original(module, *args, **kwargs)
+            given = self._layer_begins(module, args, kwargs)
+            args, kwargs = given or (args, kwargs)
+            result = None
+            try:
+                result = original(module, *args, **kwargs)
+            finally:
+                changed = self._layer_ends(module, args, result, layers.MODULES[parent])
+            return result if changed is None else changed
+
+        return forward
 
     def _layer_begins(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         self._inside += 1
@@ -127,18 +163,20 @@ class Watch(TorchFunctionMode):
             return (args[0].clone(), *args[1:]), kwargs
         return None
 
-    def _layer_ends(self, module: nn.Module, args: Any, result: Any) -> Any:
+    def _layer_ends(
+        self, module: nn.Module, args: Any, result: Any, rule: Rule | None = None
+    ) -> Any:
         frame = self._frames.pop()
         try:
             if frame is None:
                 return None
-            rule, path = self._rule(module), self.paths[module]
+            rule, path = rule or self._rule(module), self.paths[module]
             output = next(tensors(result), None)
             if rule is None or output is None or not frame.given:
                 return None
-            kind, settings = rule(module, frame.given[0], output)
+            kind, settings = layers.described(rule, module, frame.given[0], output)
             layer = path if any(True for _ in _weights(module)) else ""
-            return self._finish(path, kind, settings, layer, frame, result)
+            return self._finish(path, kind, settings, layer, frame, result, rule=rule)
         finally:
             self._inside -= 1
 
@@ -177,11 +215,24 @@ class Watch(TorchFunctionMode):
         if self._quiet:
             args, kwargs = functions.without_dropout(function, args, kwargs)
         if self._double:
-            function, args, kwargs = widened(function, args, kwargs)
+            with self._aside():
+                function, args, kwargs = widened(function, args, kwargs, self._doubled)
         if self._inside:
             return function(*args, **kwargs)
         with self._aside():
             return self._call(function, args, kwargs)
+
+    def _doubled(self, value: Tensor) -> Tensor:
+        """A float32 tensor in a run in float64: a constant, unless it is known where it is from."""
+        wide = value.double()
+        source, owner = self.origins.node(value), self.origins.parameter(value)
+        if source:
+            self.origins.note(wide, source)
+        elif owner:
+            self.origins.note_parameter(wide, owner)
+        elif value.grad_fn is None:
+            wide = self._singles.met(value, self._path[-1] if self._path else ROOT)
+        return wide
 
     def _call(self, function: Any, args: Any, kwargs: Any) -> Any:
         given = list(tensors([args, kwargs]))
@@ -219,7 +270,10 @@ class Watch(TorchFunctionMode):
         else:
             frame.inputs = tuple(source for source in sources if source)
         path = f"{self._path[-1] if self._path else ROOT}/{role or label}"
-        finished = self._finish(path, kind, settings, layer, frame, written, name, loose=True)
+        rule = functions.FUNCTIONS.get(name, ("", None))[1]
+        finished = self._finish(
+            path, kind, settings, layer, frame, written, name, loose=True, rule=rule
+        )
         return result if result is None else finished
 
     def _parameter_of(
@@ -258,6 +312,7 @@ class Watch(TorchFunctionMode):
         result: Any,
         function: str = "",
         loose: bool = False,
+        rule: Rule | None = None,
     ) -> Any:
         """List a call's node or nodes, and return its result as the model goes on with it."""
         name, pieces = "", function in functions.PIECES
@@ -271,6 +326,8 @@ class Watch(TorchFunctionMode):
                 self._list(own, "select", frame.inputs, output, "", more, loose)
             elif number == 0:
                 own = name = self._unique(path)
+                if rule is not None:
+                    self.rules[name] = rule
                 self._list(own, kind, frame.inputs, output, layer, settings, loose)
             else:
                 own = f"{name}/output{number}"
@@ -392,16 +449,22 @@ class Watch(TorchFunctionMode):
 
 def own_layers(watch: Watch) -> list[str]:
     """Paths of modules that are a layer of the user's own: the last to hold parameters, which they
-    use in several functions, none of which is a known layer's (as `F.linear` is)."""
+    use in several functions, none of which is a known layer's (as `F.linear` is). Of a class that
+    is a kind of a known layer also those of one call, which is that layer's."""
     found = []
     for module, path in watch.paths.items():
         holds = any(True for _ in module.parameters(recurse=False))
         last = not any(True for child in module.children() for _ in child.parameters())
-        if not (holds and last) or path == ROOT or layers.of_module(module):
+        parent = layers.parent_of(module)
+        if not (holds and last) or layers.of_module(module) or (path == ROOT and parent is None):
             continue
-        inside = [n for n in watch.nodes if n.name.startswith((f"{path}/", f"{path}."))]
+        inside = [
+            n for n in watch.nodes if n.name == path or n.name.startswith((f"{path}/", f"{path}."))
+        ]
         using = [n.kind for n in inside if n.layer == path]
-        if len(inside) > 1 and using and all(k.startswith(("scale", "other:")) for k in using):
+        by_hand = bool(using) and all(k.startswith(("scale", "other:")) for k in using)
+        alike = parent and [watch.rules.get(n.name) for n in inside] == [layers.MODULES[parent]]
+        if alike or (by_hand and (len(inside) > 1 or parent)):
             found.append(path)
     return found
 

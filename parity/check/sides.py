@@ -5,7 +5,6 @@ Either way files travel: what a side is asked and what it answers lie in the che
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
@@ -102,10 +101,8 @@ class Live:
         if self.framework == "keras":  # in another precision it is another model
             self._wing.trace(self._live, request, folder, self._build)
             return Trace.read(folder)
-        model = copy.deepcopy(self._live)
-        if request.weights:
-            import_module("torch_impl.loading").set_weights(model, Path(request.weights))
-        self._wing.trace(model, request, folder)
+        with self._wing.lent(self._live, request.weights) as model:
+            self._wing.trace(model, request, folder)
         return Trace.read(folder)
 
 

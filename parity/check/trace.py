@@ -31,7 +31,8 @@ upstream gradient instead of what came back, so that each shows its own differen
 
 `floors` holds for the name of each tensor but the forced ones how far the side is from itself
 (largest absolute difference) when its inputs and its weights are nudged by one unit in the last
-place. Of outputs, whose elements may be of different scales, the nudged ones are kept whole, as
+place; constants that the model holds in float32, in a run in float64, by one of float32's. Of
+outputs, whose elements may be of different scales, the nudged ones are kept whole, as
 `nudged/<name>`.
 """
 
@@ -229,6 +230,20 @@ def draw_target(
     order = np.argsort(axes) if axes else range(len(shape))
     drawn = np.random.default_rng([seed, at]).standard_normal([shape[each] for each in order])
     return np.ascontiguousarray(drawn.transpose(axes)) if axes else drawn
+
+
+def nudged_single(value: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Of constants that were rounded to float32 once: every element one unit of that type away
+    from zero. What it holds exactly, whole numbers and short binary fractions, is as in
+    `otherwise`, and so is what it does not hold at all."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = value.astype(np.float32)
+        mantissa = np.frexp(single)[0] * 4096
+        exact = (single == np.rint(single)) | (mantissa == np.rint(mantissa))
+        moved = np.nextafter(single, np.copysign(np.float32(np.inf), single)).astype(value.dtype)
+    rounded = np.isfinite(single) & ~exact & (single == value)
+    found: np.ndarray = np.where(rounded, moved, otherwise)
+    return found
 
 
 def draw_inputs(
