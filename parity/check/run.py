@@ -1,6 +1,6 @@
 """The check from request to report: describe both sides, map, transfer, run, compare.
 
-Each side is built and run in processes of its own, one after the other, so that a large model is in
+Each side is built and run in a process of its own, one after the other, so that a large model is in
 memory once. Between them travel files in one folder: `keras/` and `torch/` each with `graph.json`,
 `weights.safetensors` and a trace, and `map.toml`.
 """
@@ -156,6 +156,8 @@ def _described(
 ) -> tuple[Graph, Graph]:
     """Both graphs. Two processes at a time, where it is known beforehand what the models take."""
     first, second = requests
+    for side, request in zip(sides, requests, strict=True):
+        side.start(request.threads)
     given = first.inputs
     if given is None and first.input_shapes:
         drawn = draw_inputs(first.input_shapes, first.batch, first.seed)
