@@ -145,8 +145,10 @@ class _Started:
                 break
             if over:
                 return None
+        if not line.endswith("\n"):
+            return None
         self._before = os.fstat(self._said.fileno()).st_size
-        answer: dict[str, str] | None = json.loads(line) if line.endswith("\n") else None
+        answer: dict[str, str] = json.loads(line)
         return answer
 
     def ended(self) -> tuple[int, list[str]]:
