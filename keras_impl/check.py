@@ -8,11 +8,13 @@ Without either, both. The request is a `parity.check.trace.Request` as a file.
 
 from __future__ import annotations
 
+import copy
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parity.check import worker
 from parity.check.graph import Graph
@@ -23,9 +25,11 @@ from parity.recording import write_atomically
 if TYPE_CHECKING:
     import keras
 
+COUNTS = "object_name_uids"  # Keras' name for them
+
 
 def main(arguments: list[str] | None = None) -> int:
-    return worker.main("keras", load, describe, trace, arguments)
+    return worker.main("keras", arguments)
 
 
 def load(request: Request, in_precision: bool) -> keras.Model:
@@ -38,6 +42,48 @@ def load(request: Request, in_precision: bool) -> keras.Model:
         request.precision if in_precision else None,
         inputs=lambda made: tracing.inputs_of(made, request),
     )
+
+
+def reload(model: keras.Model, weights: str) -> None:
+    """Load other weights over all that the model has."""
+    from keras_impl.loading import set_weights
+
+    set_weights(model, Path(weights))
+
+
+def names() -> Any:
+    """How far Keras has counted the names that it makes up (dense, dense_1)."""
+    from keras.src.backend.common import global_state
+
+    return copy.copy(global_state.get_global_attribute(COUNTS))
+
+
+def settle(request: Request, names: Any) -> None:
+    """Whatever draws, draws the same, and names go on from `names`, whenever work begins."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    keras.utils.set_random_seed(0)
+    global_state.set_global_attribute(COUNTS, copy.copy(names))
+
+
+def held(model: keras.Model) -> list[dict[str, Any]]:
+    """The attributes of the layers of the user's own, without those that every layer has."""
+    import keras
+
+    known = vars(keras.layers.Layer(name="any")).keys()
+    return [
+        {name: value for name, value in vars(layer).items() if name not in known}
+        for layer in model._flatten_layers()
+        if not type(layer).__module__.startswith("keras.")
+    ]
+
+
+def size(model: keras.Model) -> int:
+    """How many numbers it holds."""
+    import numpy as np
+
+    return sum(int(np.prod(each.shape)) for each in model.variables)
 
 
 def built(build: Callable[[], keras.Model]) -> keras.Model:
@@ -66,25 +112,39 @@ def describe(model: keras.Model, request: Request, out: Path) -> None:
     described.write(out / "graph.json")
 
 
-def trace(
-    model: keras.Model, request: Request, out: Path, build: Callable[[], keras.Model] | None = None
-) -> None:
-    """Write what the model computes, in the precision asked for, into `out`, where `describe` wrote
-    what it is.
+def trace(model: keras.Model, request: Request, out: Path) -> None:
+    """Write what the model computes into `out`, where `describe` wrote what it is; the model is in
+    the precision asked for, and stays as it was."""
+    from keras_impl import tracing
 
-    A model of another precision is built anew in it, by `build` or from its configuration; the one
-    that was given stays as it was.
-    """
+    described = Graph.read(out / "graph.json")
+    made = Trace.begin("keras", request.precision, out)
+    tracing.trace(model, described, request, made).write(out)
+
+
+def save(model: keras.Model, request: Request, out: Path) -> None:
+    """Write the model, with the weights of the request, into `out` as `model.keras`."""
+    model.save(out / "model.keras")
+
+
+@contextmanager
+def lent(
+    model: keras.Model,
+    request: Request,
+    build: Callable[[], keras.Model] | None,
+    kept: dict[str, keras.Model],
+) -> Iterator[keras.Model]:
+    """A live model as a request asks for it. In another precision it is built anew, once, by
+    `build` or from its configuration; the one that was given stays as it was."""
     from keras_impl import graph, tracing
     from keras_impl.rebuilding import in_precision
 
     def call(made: keras.Model) -> None:
         graph.run(made, graph.to_tensors(tracing.inputs_of(made, request)), training=False)
 
-    model = in_precision(model, request.precision, build, call, request.model)
-    described = Graph.read(out / "graph.json")
-    made = Trace.begin("keras", request.precision, out)
-    tracing.trace(model, described, request, made).write(out)
+    name = request.precision
+    kept[name] = kept.get(name) or in_precision(model, name, build, call, request.model)
+    yield kept[name]
 
 
 if __name__ == "__main__":

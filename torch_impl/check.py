@@ -8,11 +8,12 @@ Without either, both. The request is a `parity.check.trace.Request` as a file.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parity.check import worker
 from parity.check.graph import Graph
@@ -23,19 +24,52 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return worker.main("torch", load, describe, trace, arguments)
+    return worker.main("torch", arguments)
 
 
 def load(request: Request, in_precision: bool) -> nn.Module:
     """The model of a request, in its own precision: a run takes copies in the one asked for."""
-    import torch
-
     from torch_impl import loading
+
+    settle(request)  # a builder draws the same weights every time
+    return loading.load(request.model, request.weights)
+
+
+def reload(model: nn.Module, weights: str) -> None:
+    """Load other weights over all that the model has."""
+    from torch_impl.loading import set_weights
+
+    set_weights(model, Path(weights))
+
+
+def names() -> None:
+    """PyTorch makes up none. Its twin is in `keras_impl/check.py`."""
+
+
+def settle(request: Request, names: None = None) -> None:
+    """Whatever draws, draws the same whenever work begins."""
+    import numpy as np
+    import torch
 
     if request.threads:
         torch.set_num_threads(request.threads)
-    torch.manual_seed(request.seed)  # a builder draws the same weights every time
-    return loading.load(request.model, request.weights)
+    torch.manual_seed(request.seed)
+    random.seed(request.seed)
+    np.random.seed(request.seed)  # noqa: NPY002 - the user's code draws from it
+
+
+def held(model: nn.Module) -> list[dict[str, Any]]:
+    """The attributes of the modules of the user's own."""
+    return [
+        {name: value for name, value in vars(module).items() if name != "training"}
+        for module in model.modules()
+        if not type(module).__module__.startswith("torch.")
+    ]
+
+
+def size(model: nn.Module) -> int:
+    """How many numbers it holds."""
+    return sum(each.numel() for each in (*model.parameters(), *model.buffers()))
 
 
 def built(build: Callable[[], nn.Module]) -> nn.Module:
@@ -44,15 +78,21 @@ def built(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 @contextmanager
-def lent(model: nn.Module, weights: str | None) -> Iterator[nn.Module]:
-    """The model with other weights, if there are any; what was given is as it was after it."""
+def lent(
+    model: nn.Module,
+    request: Request,
+    build: Callable[[], nn.Module] | None,
+    kept: dict[str, nn.Module],
+) -> Iterator[nn.Module]:
+    """A live model with a request's weights; what was given is as it was after it. Its twin is in
+    `keras_impl/check.py`."""
     from torch_impl import loading
     from torch_impl.copying import Fresh
 
     with Fresh(model) as models:
         taken = models.take()
-        if weights:
-            loading.set_weights(taken, Path(weights))
+        if request.weights:
+            loading.set_weights(taken, Path(request.weights))
         yield taken
 
 

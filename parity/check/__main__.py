@@ -131,7 +131,6 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
     if options.rules:
         load_rules(options.rules)
     labels = _labels(options.labels) if options.labels else ()
-    sides = (Process("keras", options.keras), Process("torch", options.torch))
     asked = run.Asked(
         level=options.level,
         direction=None if options.no_transfer else options.direction,
@@ -146,7 +145,10 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
         seed=options.seed,
         threads=options.threads,
     )
-    found = run.check(sides, asked, folder, lambda said: print(f"{said} …", file=sys.stderr))
+    with Process("keras", options.keras) as keras, Process("torch", options.torch) as torch:
+        found = run.check(
+            (keras, torch), asked, folder, lambda said: print(f"{said} …", file=sys.stderr)
+        )
     facts = {**found.to_dict(), "command": options.command}
     text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / "report.json", text.encode())

@@ -21,6 +21,7 @@ from shared_data.errors import InputError
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Keras' messages have them
 _OURS = str(Path(__file__).parent)
+_run: dict[Path, tuple[bytes, ModuleType]] = {}  # files of users as they were when they were run
 
 
 def find(spec: str, forms: str, inside: Sequence[str]) -> Any:
@@ -125,6 +126,12 @@ def _file(spec: str, place: str, forms: str, inside: Sequence[str]) -> ModuleTyp
     _importable(path.resolve().parent)
     _importable(Path.cwd())
     name = f"model_in_{path.stem}"
+    source, before = path.read_bytes(), _run.get(path.resolve())
+    if before and before[0] == source:  # run twice, it may register something twice
+        built = getattr(before[1], spec.rpartition(":")[2], None)
+        if inspect.isroutine(built) or inspect.isclass(built):  # a model would be the same object
+            sys.modules[name] = before[1]
+            return before[1]
     found = importlib.util.spec_from_file_location(name, path)
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)
@@ -136,6 +143,7 @@ def _file(spec: str, place: str, forms: str, inside: Sequence[str]) -> ModuleTyp
         relative = isinstance(error, ImportError) and "relative import" in str(error)
         hint = " A file of a package is given as package.module:function." if relative else ""
         raise InputError(f"{_importing(spec, place, error, inside)}{hint}") from error
+    _run[path.resolve()] = source, module
     return module
 
 

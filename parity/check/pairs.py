@@ -31,17 +31,20 @@ def check(keras: Any, torch: Any, inputs: Inputs = None, **options: Any) -> Chec
 
     Raises `InputError` where a model cannot be built or run, or layers cannot be told apart.
     """
-    sides = (_side("keras", keras), _side("torch", torch))
     if not any(_is_builder(each) for each in (keras, torch)):
         options.setdefault("direction", None)
     options["level"] = LEVELS.get(options.get("level", ""), options.get("level", "gradient"))
-    with tempfile.TemporaryDirectory(prefix="parity-check-") as folder:
+    with (
+        _side("keras", keras) as ours,
+        _side("torch", torch) as theirs,
+        tempfile.TemporaryDirectory(prefix="parity-check-") as folder,
+    ):
         given = Path(folder) / "inputs-given.npz"
         if inputs is not None:
             with given.open("wb") as file:
                 np.savez(file, *_arrays(inputs))
             options["inputs"] = given
-        return run.check(sides, run.Asked(**options), Path(folder))
+        return run.check((ours, theirs), run.Asked(**options), Path(folder))
 
 
 def asserted(keras: Any, torch: Any, inputs: Inputs = None, **options: Any) -> CheckReport:

@@ -101,6 +101,8 @@ def check(
     """
     folder.mkdir(parents=True, exist_ok=True)
     observe("describing both models")
+    for side in sides:
+        side.start(asked.threads)
     keras = _Keras(sides[0], asked, folder)
     best: _Job | None = None
     refused: list[InputError] = []

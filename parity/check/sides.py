@@ -5,80 +5,181 @@ Either way files travel: what a side is asked and what it answers lie in the che
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
+import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Self
 
+from parity import environment
+from parity.check import worker
 from parity.check.graph import Graph
 from parity.check.trace import Request, Trace
 from shared_data.errors import InputError
 
-LAST_LINES = 15  # of a dead worker's output, shown to the user
+LAST_LINES, LAST_BYTES = 15, 1 << 16  # of a dead worker, shown to the user
 
 
-class Side(Protocol):
+class Side(ABC):
     """`framework` is keras or torch; `model` names it in a report."""
 
     framework: str
     model: str
 
+    @abstractmethod
+    def ask(self, what: str, request: Request, folder: Path) -> None:
+        """Have the wing's function of that name (`keras_impl/check.py` and its twin) write what is
+        asked into `folder`. Raises `InputError` with what it refuses."""
+
+    def start(self, threads: int = 0) -> None:  # noqa: B027
+        """Get ready to be asked, while others work."""
+
+    def close(self) -> None:  # noqa: B027
+        """End what was started. What is asked later starts it again."""
+
     def describe(self, request: Request, folder: Path) -> Graph:
         """Leaves `graph.json`, `weights.safetensors` and `inputs.npz` in `folder`."""
-        ...
-
-    def trace(self, request: Request, folder: Path) -> Trace:
-        """Leaves `trace.json` and `trace/` in `folder`."""
-        ...
-
-
-class Process:
-    """A model that a worker of its wing builds: `module:function`, `file.py:function`, `.keras`."""
-
-    def __init__(self, framework: str, model: str) -> None:
-        self.framework, self.model = framework, model
-
-    def describe(self, request: Request, folder: Path) -> Graph:
-        self._work(request, folder, "--describe")
+        self.ask("describe", request, folder)
         return Graph.read(folder / "graph.json")
 
     def trace(self, request: Request, folder: Path) -> Trace:
-        self._work(request, folder, "--trace")
+        """Leaves `trace.json` and `trace/` in `folder`."""
+        self.ask("trace", request, folder)
         return Trace.read(folder)
 
-    def _work(self, request: Request, folder: Path, what: str) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Process(Side):
+    """A model that a worker of its wing builds: `module:function`, `file.py:function`, `.keras`.
+
+    The worker is one process for all that is asked (`parity.check.worker.serve`), started at the
+    first question or before. It ends when this is closed or forgotten, and when this process ends,
+    however that ends.
+    """
+
+    def __init__(self, framework: str, model: str) -> None:
+        self.framework, self.model = framework, model
+        self._worker: _Started | None = None
+
+    def start(self, threads: int = 0) -> None:
+        if self._worker and self._worker.threads != threads:  # libraries read it when they load
+            self.close()
+        self._worker = self._worker or _Started(self.framework, threads)
+
+    def ask(self, what: str, request: Request, folder: Path) -> None:
+        self.start(request.threads)
+        assert self._worker is not None
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"request{what}.json"
+        file = folder / f"request-{what}.json"
         request.write(file)
-        work(self.framework, ["-m", f"{self.framework}_impl.check", str(file), str(folder), what])
+        try:
+            answer = self._worker.ask(what, str(file.absolute()), str(folder.absolute()))
+        except BaseException:  # interrupted: an answer that comes now would answer nothing
+            self.close()
+            raise
+        if answer is None:
+            status, lines = self._worker.ended()
+            self.close()
+            raise _died(self.framework, status, lines)
+        if "refused" in answer:
+            raise InputError(answer["refused"])
+
+    def close(self) -> None:
+        if self._worker:
+            self._worker.end()
+        self._worker = None
 
 
-def work(framework: str, command: list[str]) -> None:
-    """Run Python on `command` for a side. What it refuses is refused here, in its words."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    if done.returncode == 0:
-        return
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    refused = [at for at, line in enumerate(lines) if line.startswith("error: ")]
-    if done.returncode == 2 and refused:
-        raise InputError("\n".join(lines[refused[-1] :]).removeprefix("error: "))
-    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else "failed"
-    hint = " It may have run out of memory: try a smaller batch." if done.returncode == -9 else ""
-    last = "\n".join(f"    {line}" for line in lines[-LAST_LINES:]) or "    (nothing)"
-    raise InputError(f"the {framework} side {how}.{hint} Its last lines:\n{last}")
+class _Started:
+    """A worker that serves."""
+
+    def __init__(self, framework: str, threads: int) -> None:
+        self.threads = threads
+        answers, theirs = os.pipe()
+        self._answers = os.fdopen(answers)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `_end` closes it
+        self._before = 0  # how much of that belongs to what was answered
+        variables = environment.variables(
+            worker.like(Request("", threads=threads)), keep_pages=False
+        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"{framework}_impl.check", "--serve", str(theirs)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,  # users' code prints to it
+                stderr=self._said,
+                text=True,
+                pass_fds=[theirs],
+                env={**os.environ, **variables},
+            )
+        finally:
+            os.close(theirs)
+        self.end = weakref.finalize(self, _end, self._process, self._answers, self._said)
+
+    def ask(self, what: str, file: str, folder: str) -> dict[str, str] | None:
+        """The answer; None where the worker ended without one."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            print(json.dumps([what, file, folder]), file=stdin, flush=True)
+        except BrokenPipeError:
+            return None
+        while True:
+            over = self._process.poll() is not None
+            # A process that the user's code started may hold the pipe open: no end of it to see.
+            if wait([self._answers.fileno()], 0 if over else 1):
+                line = self._answers.readline()
+                break
+            if over:
+                return None
+        if not line.endswith("\n"):
+            return None
+        self._before = os.fstat(self._said.fileno()).st_size
+        answer: dict[str, str] = json.loads(line)
+        return answer
+
+    def ended(self) -> tuple[int, list[str]]:
+        """The status of a worker that ended, and its last lines since it last answered."""
+        status = self._process.wait()
+        size = os.fstat(self._said.fileno()).st_size
+        start = max(self._before, size - LAST_BYTES)
+        said = os.pread(self._said.fileno(), size - start, start).decode(errors="replace")
+        return status, [line for line in said.splitlines() if line.strip()][-LAST_LINES:]
 
 
-class Live:
+def _end(process: subprocess.Popen[str], *files: IO[Any]) -> None:
+    """A worker has nothing to finish: what it writes is whole, or not there."""
+    process.kill()
+    process.wait()
+    for each in (process.stdin, *files):
+        try:
+            if each:
+                each.close()
+        except BrokenPipeError:  # a question that nobody read
+            pass
+
+
+def _died(framework: str, status: int, lines: list[str]) -> InputError:
+    how = f"was killed by signal {-status}" if status < 0 else "failed"
+    hint = " It may have run out of memory: try a smaller batch." if status == -9 else ""
+    last = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+    return InputError(f"the {framework} side {how}.{hint} Its last lines:\n{last}")
+
+
+class Live(Side):
     """A model in this process, or a function that builds one.
 
     A model is left as it was: runs happen on copies, or are undone.
@@ -89,21 +190,18 @@ class Live:
         self._wing = import_module(f"{framework}_impl.check")
         self._build: Callable[[], Any] | None = partial(self._wing.built, given) if builds else None
         self._live = self._build() if self._build else given
+        self._kept: dict[str, Any] = {}  # by precision, where that takes another model
         self.model = getattr(self._live, "name", None) or type(self._live).__name__
         let_both_live()
 
-    def describe(self, request: Request, folder: Path) -> Graph:
+    def ask(self, what: str, request: Request, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._wing.describe(self._live, request, folder)
-        return Graph.read(folder / "graph.json")
-
-    def trace(self, request: Request, folder: Path) -> Trace:
-        if self.framework == "keras":  # in another precision it is another model
-            self._wing.trace(self._live, request, folder, self._build)
-            return Trace.read(folder)
-        with self._wing.lent(self._live, request.weights) as model:
-            self._wing.trace(model, request, folder)
-        return Trace.read(folder)
+        do = getattr(self._wing, what)
+        if what in worker.OWN_PRECISION:
+            do(self._live, request, folder)
+            return
+        with self._wing.lent(self._live, request, self._build, self._kept) as model:
+            do(model, request, folder)
 
 
 def let_both_live() -> None:

@@ -93,14 +93,16 @@ def transfer(options: argparse.Namespace) -> int:
 
     if options.rules:
         load_rules(options.rules)
-    with tempfile.TemporaryDirectory(prefix="parity-transfer-") as folder:
-        shapes = {"keras": options.input_shape, "torch": options.torch_input_shape}
-        pair = Pair(
+    shapes = {"keras": options.input_shape, "torch": options.torch_input_shape}
+    with (
+        tempfile.TemporaryDirectory(prefix="parity-transfer-") as folder,
+        Pair(
             Path(folder),
             {source: options.model, target: options.to},
             {source: options.weights} if options.weights else {},
             {side: tuple(given) for side, given in shapes.items() if given},
-        )
+        ) as pair,
+    ):
         pair.describe()
         graphs = pair.graphs["keras"], pair.graphs["torch"]
         given = mapping.Mapping.read(options.map) if options.map else None

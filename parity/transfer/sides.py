@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
 from parity.check.graph import INPUT, Graph
-from parity.check.sides import work
-from parity.check.trace import Request, Trace, draw_inputs
+from parity.check.sides import Process
+from parity.check.trace import Request, draw_inputs
 from parity.recording import write_atomically
 from parity.transfer.apply import to_keras, to_torch
 from parity.transfer.layouts import MERGING, Layout
@@ -22,22 +23,6 @@ from shared_data.errors import InputError
 Shapes = tuple[tuple[int, ...], ...]
 Arrays = dict[str, np.ndarray]
 BATCH = 2
-# `keras_impl.check` describes and runs; to save a model is one line more, in such a process too.
-SAVE = """
-import sys
-from parity.check.trace import Request
-from parity.cli import run
-from pathlib import Path
-
-def save():
-    from keras_impl.loading import load
-    from keras_impl.tracing import inputs_of
-    asked = Request.read(Path(sys.argv[1]))
-    load(asked.model, asked.weights, inputs=lambda model: inputs_of(model, asked)).save(sys.argv[2])
-    return 0
-
-sys.exit(run(save))
-"""
 
 
 @dataclass
@@ -108,16 +93,26 @@ class Pair:
     def save(self, path: Path, weights: Path) -> None:
         """Write Keras' model with other weights as a `.keras` file."""
         asked = self.request("keras", weights=str(weights), inputs=str(self.inputs["keras"]))
-        asked.write(self.folder / "save.json")
-        work("keras", ["-c", SAVE, str(self.folder / "save.json"), str(path)])
+        folder = self.folder / "saved"
+        self._sides["keras"].ask("save", asked, folder)
+        write_atomically(path, (folder / "model.keras").read_bytes())
 
     def __post_init__(self) -> None:
         self._outputs: dict[str, list[np.ndarray]] = {}
+        self._sides = {side: Process(side, model) for side, model in self.models.items()}
+
+    def __enter__(self) -> Self:
+        for side in self._sides.values():
+            side.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for side in self._sides.values():
+            side.close()
 
     def _describe(self, side: str, request: Request) -> None:
-        out = self._work(side, request, "--describe")
-        self.graphs[side] = Graph.read(out / "graph.json")
-        self.tensors[side] = load_file(out / "weights.safetensors")
+        self.graphs[side] = self._sides[side].describe(request, self.folder / side)
+        self.tensors[side] = load_file(self.folder / side / "weights.safetensors")
 
     def _run(self, side: str, weights: str | None) -> list[np.ndarray]:
         request = self.request(
@@ -127,15 +122,8 @@ class Pair:
             levels=("forward",),
             precision="float64",
         )
-        trace = Trace.read(self._work(side, request, "--trace"))
+        trace = self._sides[side].trace(request, self.folder / side)
         return [trace.tensors[f"forward/{name}"] for name in self.graphs[side].outputs]
-
-    def _work(self, side: str, request: Request, what: str) -> Path:
-        asked, out = self.folder / f"{side}.json", self.folder / side
-        request.write(asked)
-        out.mkdir(exist_ok=True)
-        work(side, ["-m", f"{side}_impl.check", str(asked), str(out), what])
-        return out
 
     def _write_inputs(self, side: str, inputs: Arrays) -> None:
         self.inputs[side] = self.folder / f"{side}.npz"

@@ -1,19 +1,16 @@
 """`python -m parity.check`, as a user runs it.
 
-A run of the command starts two to five processes with a framework each, so that few tests are such
+A run of the command starts a process with a framework for each side, so that few tests are such
 runs. The others call the command in this process, and its workers too (`here`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from parity import environment
-from parity.check import LEVELS, sides
+from parity.check import LEVELS, sides, worker
 from parity.check import __main__ as command_line
-from shared_data.errors import InputError
+from parity.check.trace import Request
 
 KERAS = """
 import keras
@@ -141,17 +137,15 @@ def here(
     """Call the command, the models by the names of their functions; workers run in this process,
     where each framework is imported once."""
     one_at_a_time = threading.Lock()
+    workers: dict[sides.Process, worker.Worker] = {}
 
-    def work(framework: str, command: list[str]) -> None:
-        _, module, *arguments = command
-        said = io.StringIO()
-        with one_at_a_time, contextlib.redirect_stderr(said):
-            code = import_module(module).main(arguments)
-        if code:
-            raise InputError(said.getvalue().strip().removeprefix("error: "))
+    def ask(side: sides.Process, what: str, request: Request, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time:
+            workers.setdefault(side, worker.Worker(side.framework)).do(what, request, folder)
 
-    monkeypatch.setattr(sides, "work", work)
-    monkeypatch.setattr(environment, "enter", lambda *_, **__: None)  # would start pytest over
+    monkeypatch.setattr(sides.Process, "start", lambda *_: None)
+    monkeypatch.setattr(sides.Process, "ask", ask)
     monkeypatch.chdir(folder)
 
     def check(keras: str, torch: str, *options: str | Path) -> tuple[int, str, str]:
