@@ -64,7 +64,7 @@ def _alike(one: np.ndarray, other: np.ndarray, close: float) -> bool:
 
 def arranged(one: np.ndarray, other: np.ndarray, precision: str) -> tuple[int, ...] | None:
     """The permutation of the axes of `one` after which, reshaped, it is `other`; None if none."""
-    if one.size != other.size or one.ndim > AXES:
+    if one.size != other.size or one.ndim > AXES or {one.dtype.kind, other.dtype.kind} != {"f"}:
         return None
     flat = other.reshape(-1)
     bound = CLOSE[precision] * max(float(np.abs(flat).max(initial=0)), 1e-300)

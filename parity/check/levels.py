@@ -99,8 +99,9 @@ class Comparison:
                 )
                 continue
             theirs = each.to_keras(right, left.shape)
+            once = full.replace("outputs/again/", "outputs/forward/")
             nudged = [
-                (a, trace.tensors.get(f"nudged/{full}"))
+                (a, trace.tensors.get(f"nudged/{once}"))
                 for a, trace in ((left, self.keras), (right, self.torch))
             ]
             spread = [

@@ -196,6 +196,7 @@ class _Job:
         mapped = ends.by_name(self.keras, self.torch)
         mapping = transfer.find(self.keras, mapped, given, partial=True)
         self._looked: Trace | None = None
+        self._ran: dict[str, Request] = {}
         if mapping.ambiguous:
             observe("telling layers apart by their numbers")
             mapping = transfer.settle(mapping, self._score)
@@ -276,6 +277,7 @@ class _Job:
             comparison, examined = self._compared(weights, alone)
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
             results += levels.levels(comparison, wanted)
+            results = self._stepped_again(results, weights)
             traces = (comparison.keras, comparison.torch)
             matches = tuple(
                 origins.laid_out(
@@ -341,6 +343,27 @@ class _Job:
             words.append(f"{len(drawn)} tensors at neutral values were drawn: {_first(drawn)}")
         return comparison, ". ".join(words)
 
+    def _stepped_again(
+        self, results: list[LevelResult], weights: levels.Weights
+    ) -> list[LevelResult]:
+        """Where an adaptive optimizer makes whole steps of rounding, SGD decides."""
+        open_ = [e.level for e in results if e.verdict == ABSTAIN and e.level in levels.STEPPING]
+        if not open_ or self.asked.optimizer == "sgd" or any(e.verdict == FAIL for e in results):
+            return results
+        self.observe("stepping again, with SGD")
+        traces = self._run(RUNS[self.asked.level], (), optimizer="sgd", inside=False, below="sgd")
+        rate = OPTIMIZERS["sgd"]["learning_rate"]
+        asked = self.asked
+        comparison = levels.Comparison(
+            *(*traces, weights, self.way, self.outputs, {}, asked.rtol, asked.atol, rate)
+        )
+        again = {e.level: e for e in levels.levels(comparison, [*levels.STEPPING])}
+        said = f"with SGD, since {asked.optimizer} makes whole steps of rounding here: "
+        return [
+            replace(again[e.level], detail=said + again[e.level].detail) if e.level in open_ else e
+            for e in results
+        ]
+
     def _wake(self, alone: structure.Alone) -> list[str]:
         """Draw what is neutral on the source's side, and send it."""
         if not self.asked.direction:
@@ -397,7 +420,14 @@ class _Job:
         known |= {name: value for name, value in tensors.items() if name in known}
         return transfer.to_torch(known, self.mapping, self.keras, self.torch, lost=[])
 
-    def _run(self, wanted: tuple[str, ...], further: Sequence[Batch]) -> tuple[Trace, Trace]:
+    def _run(
+        self,
+        wanted: tuple[str, ...],
+        further: Sequence[Batch],
+        optimizer: str | None = None,
+        inside: bool = True,
+        below: str = "",
+    ) -> tuple[Trace, Trace]:
         """Both traces, one after the other. Weights were sent."""
         labels = self._labels()
         traces: list[Trace] = []
@@ -417,19 +447,22 @@ class _Job:
                 levels=wanted,
                 outputs=tuple(getattr(each, name) for each in self.outputs.given),
                 layouts=tuple(each.axes for each in self.outputs.given) if name == "torch" else (),
+                inside=inside,
             )
-            traces.append(side.trace(request, self.folder / name))
-            self._last = (*getattr(self, "_last", ()), request)[-2:]
+            if optimizer:
+                settings = OPTIMIZERS[optimizer]
+                request = replace(request, optimizer=optimizer, optimizer_settings=settings)
+            folder = self._folder(name, below)
+            traces.append(side.trace(request, folder))
+            self._ran[name] = request
         return traces[0], traces[1]
 
     def _forced(self, matching: Matching) -> Trace:
         """PyTorch's run on Keras' numbers, layer by layer."""
         self.observe("running each PyTorch layer on Keras' numbers")
-        folder = self.folder / "torch-forced"
-        folder.mkdir(exist_ok=True)
-        self.torch.write(folder / "graph.json")
+        folder = self._folder("torch", "forced")
         request = replace(
-            self._last[1],
+            self._ran["torch"],
             levels=(),
             series=(),
             reference=str(self.folder / "keras"),
@@ -440,9 +473,7 @@ class _Job:
     def _depends(self, framework: str, names: Sequence[str]) -> set[str]:
         """Which of a side's parameters its outputs, loss or gradients depend on at all."""
         side = self.sides[FRAMEWORKS.index(framework)]
-        folder = self.folder / f"{framework}-alone"
-        folder.mkdir(exist_ok=True)
-        (folder / "graph.json").write_bytes((self.folder / framework / "graph.json").read_bytes())
+        folder = self._folder(framework, "alone")
         held = load_file(self._weights(framework))
         trains = "loss" in RUNS[self.asked.level]
         request = replace(
@@ -473,6 +504,14 @@ class _Job:
         if before is None or not floating or _same(before, run(floating)):
             return set()
         return {name for name in floating if not _same(before, run([name]))}
+
+    def _folder(self, framework: str, below: str = "") -> Path:
+        """Of a side, with what it is; of a further run, one of its own."""
+        folder = self.folder / (f"{framework}-{below}" if below else framework)
+        if below:
+            folder.mkdir(exist_ok=True)
+            (self.keras if framework == "keras" else self.torch).write(folder / "graph.json")
+        return folder
 
     def _send(self, lost: list[str]) -> Tensors:
         """Weights from the source in the target's terms, also in a file for it to run with."""
