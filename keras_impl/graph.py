@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_impl.exact import precision
 from keras_impl.failures import attempt
-from keras_impl.parameters import parameters
+from keras_impl.parameters import named, parameters
 from keras_impl.recorder import Recorder
 from parity.check.graph import INPUT, Graph, Node
 from parity.check.trace import draw_inputs
@@ -55,7 +55,7 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
         parameters=parameters(model),
         inputs=tuple(tuple(value.shape[1:]) for value in given.values()),
         outputs=tuple(names),
-        semantics=_semantics(given),
+        semantics={**_semantics(given), "uses": _uses(model, recorder)},
     )
 
 
@@ -178,6 +178,16 @@ def _numbered(inputs: Arrays) -> list[str]:
 
 def _shown(shape: tuple[int | None, ...]) -> str:
     return "x".join("?" if side is None else str(side) for side in shape) or "(a number each)"
+
+
+def _uses(model: keras.Model, recorder: Recorder) -> dict[str, tuple[str, str]]:
+    names = {id(each.variable): name for name, each in named(model).items()}
+    nodes = [node.name for node in recorder.trail.nodes]
+    return {
+        names[variable]: (how, nodes[at] if at < len(nodes) else "")
+        for variable, (how, at) in recorder.trail.uses.items()
+        if variable in names
+    }
 
 
 def _semantics(given: Arrays) -> dict[str, Any]:

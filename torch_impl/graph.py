@@ -38,8 +38,11 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
         with torch.enable_grad():
             attempt(lambda: watch.run(given), given)
             if whole := own_layers(watch):
+                inside = watch.uses
                 watch = Watch(model, whole=whole)
                 attempt(lambda: watch.run(given), given)
+                for owner, (_, at) in watch.uses.items():
+                    watch.uses[owner] = (inside.get(owner, ("", 0))[0], at)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -63,6 +66,7 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
             "torch": torch.__version__,
             "dtype": _name(dtype_of(model)),
             "whole": watch.whole,
+            "uses": _uses(model, watch),
         },
     )
 
@@ -79,6 +83,16 @@ def parameters(model: nn.Module) -> tuple[Parameter, ...]:
         shape, trained = tuple(value.shape), value.requires_grad
         found.append(Parameter(key, layer, role, shape, _name(value.dtype), trained))
     return tuple(found)
+
+
+def _uses(model: nn.Module, watch: Watch) -> dict[str, tuple[str, str]]:
+    names = {(each.layer, each.role): each.name for each in parameters(model)}
+    nodes = [node.name for node in watch.nodes]
+    return {
+        names[owner]: (how, nodes[at] if at < len(nodes) else "")
+        for owner, (how, at) in watch.uses.items()
+        if owner in names
+    }
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
