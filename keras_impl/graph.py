@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_impl.exact import precision
 from keras_impl.failures import attempt
-from keras_impl.parameters import parameters
+from keras_impl.parameters import named, parameters
 from keras_impl.recorder import Recorder
 from parity.check.graph import INPUT, Graph, Node
 from parity.check.trace import draw_inputs
@@ -56,7 +56,11 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
         parameters=parameters(model),
         inputs=tuple(tuple(value.shape[1:]) for value in given.values()),
         outputs=tuple(names),
-        semantics={**_semantics(given), **_ends(model, result)},
+        semantics={
+            **_semantics(given),
+            **_ends(model, result),
+            "uses": _uses(model, recorder),
+        },
     )
 
 
@@ -191,6 +195,16 @@ def _ends(model: keras.Model, result: Any) -> dict[str, Any]:
         else [each.name for each in inputs],
         "output_names": sorted(result) if isinstance(result, dict) else [],
         "open": [[size is None for size in shape] for shape, _ in declared or ()],
+    }
+
+
+def _uses(model: keras.Model, recorder: Recorder) -> dict[str, tuple[str, str]]:
+    names = {id(each.variable): name for name, each in named(model).items()}
+    nodes = [node.name for node in recorder.trail.nodes]
+    return {
+        names[variable]: (how, nodes[at] if at < len(nodes) else "")
+        for variable, (how, at) in recorder.trail.uses.items()
+        if variable in names
     }
 
 

@@ -16,11 +16,13 @@ from parity.check.graph import Parameter
 
 @dataclass(frozen=True)
 class Owned:
-    """A variable, the path of the layer that owns it, and what it is there."""
+    """A variable, the path of the layer that owns it, and what it is there; `turned` where its last
+    two axes were exchanged on the way to what stands for it."""
 
     variable: keras.Variable
     layer: str
     role: str
+    turned: bool = False
 
 
 ROOT = "self"  # the model, where it owns variables itself or calls functions

@@ -6,7 +6,7 @@ TensorFlow tells a callback of every operation that it executes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,11 @@ KINDS = {
     "Pow": "other:power",
     **{name: name.lower() for name in ("Relu", "Relu6", "Selu", "Sigmoid", "Tanh", "Softplus")},
 }
+
+MATRICES = ("MatMul", "BatchMatMul", "BatchMatMulV2", "Matmul", "Dot")
+CONVOLUTIONS = ("Conv2D", "Conv3D", "Conv", "ConvTranspose", "Conv2DBackpropInput")
+GATHERING = ("GatherV2", "ResourceGather", "Take", "Gather")
+ELEMENTWISE = ("Add", "AddV2", "BiasAdd", "Sub", "Subtract", "Mul", "Multiply", "RealDiv", "Divide")
 
 Heard = Callable[[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]], None]
 
@@ -69,6 +74,30 @@ def heard(tell: Heard) -> Iterator[None]:
     finally:
         op_callbacks.remove_op_callback(callback)
         tf.config.run_functions_eagerly(not compiled)
+
+
+def use(called: str, at: int, settings: Mapping[str, Any], turned: bool) -> str:
+    """How an operation, TensorFlow's or Keras', uses the argument at a place: see `Graph`."""
+    if called in MATRICES:
+        turned ^= bool(settings.get("adj_y" if at else "adj_x"))
+        turned ^= bool(settings.get("transpose_b" if at else "transpose_a"))
+        return "matrix" if turned != (at == 1) else "turned matrix"
+    if called == "Einsum":
+        equation = settings.get("equation") or settings.get("subscripts")
+        equation = equation.decode() if isinstance(equation, bytes) else str(equation)
+        # Keras gives the equation first, TensorFlow as an attribute.
+        place = at - (equation == settings.get("subscripts"))
+        return f"einsum {equation.replace(' ', '')} {max(place, 0)}"
+    if called in CONVOLUTIONS:
+        return "kernel"
+    if called in GATHERING:
+        return "table"
+    return "elements" if called in ELEMENTWISE else ""
+
+
+def turns(called: str, inputs: Sequence[Any]) -> bool:
+    """Whether an operation exchanges the two axes of a matrix."""
+    return called == "Transpose" and len(inputs[0].shape) == 2
 
 
 def eager() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -165,6 +166,9 @@ class Recorder:
         self, operation: Any, original: Callable[[], Any], args: Any, kwargs: Any
     ) -> Any:
         called = type(operation).__name__
+        if not self._off:
+            given = (*args, *kwargs.values())
+            self.trail.note_uses(called, given, vars(operation))
         followed = not self._off and self.trail.sources(args, kwargs)
         if not followed or called in kinds.PASSING or _symbolic(args, kwargs):
             return original()
@@ -188,6 +192,10 @@ class Recorder:
         sources, bare = self.trail.sources(inputs), self.trail.bare(inputs)
         if bare is not None and not sources and called in raw_operations.STANDING:
             self.trail.stand(outputs[0], bare)
+        elif bare is not None and not sources and raw_operations.turns(called, inputs):
+            self.trail.stand(outputs[0], replace(bare, turned=not bare.turned))
+        elif bare is not None:
+            self.trail.note_uses(called, inputs, attributes)
         kept = all(map(floating, outputs)) or not any(map(floating, inputs))
         if not sources or not kept or called in raw_operations.BLIND:
             return
@@ -263,6 +271,7 @@ class Recorder:
             with self._mute():
                 output = keras.tree.map_structure(own, output)
         if owner:
+            self.trail.note_layer(owner)
             settings = {**settings, "trainable": self.trail.trainable.get(owner, False)}
         node = Node(name, kind, tuple(sources), shape_of(output)[1:], owner, settings)
         self.trail.note(node, tensors(output), loose)

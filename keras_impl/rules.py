@@ -194,7 +194,8 @@ def einsum_dense(layer: Any, before: Shape, after: Shape) -> Described:
     sides, result = layer.equation.replace("...", "").split("->")
     left, kernel = sides.split(",")
     plain = len(kernel) == 2 and left[-1:] == kernel[0] and result[-1:] == kernel[1]
-    return "dense" if plain else "other:EinsumDense", {"bias": layer.bias_axes is not None}
+    bias = layer.bias_axes is not None
+    return "dense" if plain else "other:EinsumDense", {"bias": bias, "equation": layer.equation}
 
 
 def normalised(kind: str) -> Rule:

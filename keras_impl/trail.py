@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,7 @@ class Trail:
         nodes: in the order of the calls.
         tensors: the output of each node; of several, the first.
         loose: nodes of functions, not of layers.
+        uses: how each variable is used first (`Graph.semantics`), and at which node, by identity.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Trail:
         self.nodes: list[Node] = []
         self.tensors: dict[str, Any] = {}
         self.loose: set[str] = set()
+        self.uses: dict[int, tuple[str, int]] = {}
         self.trainable: dict[str, bool] = {}  # of layers with parameters
         self._watch = watch
         self._producers: dict[int, str] = {}
@@ -38,7 +40,8 @@ class Trail:
         self._calls: Counter[str] = Counter()
         for at, tensor in enumerate(inputs):
             self.follow(tensor, f"{INPUT}{at}")
-        for each in owned:
+        self._owned = list(owned)
+        for each in self._owned:
             was = self.trainable.get(each.layer, False)
             self.trainable[each.layer] = was or bool(each.variable.trainable)
             for stands in (each.variable, raw_operations.handle(each.variable)):
@@ -65,6 +68,21 @@ class Trail:
         """The first variable among arguments, or the one that a tensor among them stands for."""
         flat = keras.tree.flatten(given)
         return next((self._standing[id(each)] for each in flat if id(each) in self._standing), None)
+
+    def note_uses(self, called: str, given: Sequence[Any], settings: Mapping[str, Any]) -> None:
+        """That an operation was given variables among its arguments."""
+        for at, each in enumerate(keras.tree.flatten(list(given))):
+            owned = self._standing.get(id(each))
+            if owned is not None:
+                how = raw_operations.use(called, at, settings, owned.turned)
+                known = self.uses.get(id(owned.variable), ("", 0))
+                self.uses[id(owned.variable)] = known if known[0] else (how, len(self.nodes))
+
+    def note_layer(self, path: str) -> None:
+        """That a layer was called: all its variables are used."""
+        for each in self._owned:
+            if each.layer == path:
+                self.uses.setdefault(id(each.variable), ("", len(self.nodes)))
 
     def named_sources(self, *given: Any) -> list[str]:
         """As `sources`, but what stands for a variable becomes a node of its own."""
@@ -111,6 +129,7 @@ class Trail:
     def back(self, mark: tuple[int, Counter[str]]) -> list[Node]:
         """Forget all since `mark` was taken. Returns the nodes that are gone."""
         start, self._calls = mark
+        self.uses = {own: (how, min(at, start)) for own, (how, at) in self.uses.items()}
         gone = self.nodes[start:]
         del self.nodes[start:]
         names = {node.name for node in gone}

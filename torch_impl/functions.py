@@ -47,6 +47,16 @@ _OPERATIONS = {
     "divide": "divide",
     "true_divide": "divide",
 }
+# The place of the operand that stands on the right.
+_MATRICES = {"matmul": 1, "mm": 1, "bmm": 1, "dot": 1, "mv": 1, "rmatmul": 0}
+_MATRICES |= {"addmm": 2, "addbmm": 2, "baddbmm": 2}
+# What they give is their argument in another form.
+_FORMS = frozenset(
+    _words(
+        "t T mT H transpose permute view reshape view_as unsqueeze squeeze expand expand_as chunk "
+        "split unbind flatten unflatten movedim swapaxes repeat size shape dim"
+    )
+)
 REVERSED = ("rsub", "rdiv")  # 1 - x and 1 / x
 
 
@@ -112,6 +122,36 @@ def weight_of(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if " weight" not in arguments:
         return None
     return getattr(bind(arguments, args, kwargs), "weight", None)
+
+
+def use(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], value: Tensor) -> str | None:
+    """How a function uses a parameter among its arguments, or a view of one: see
+    `parity.check.graph.Graph`. None where it gives out another form of the parameter alone."""
+    if name in _FORMS or name in TRANSPARENT or name in CONSTANT:
+        return None
+    if name == "einsum":
+        operands = args[1] if isinstance(args[1], list | tuple) else args[1:]
+        place = next((at for at, each in enumerate(operands) if each is value), 0)
+        return f"einsum {str(args[0]).replace(' ', '')} {place}"
+    place = next((at for at, each in enumerate(args) if each is value), -1)
+    if name in _MATRICES and value.ndim > 1:
+        last = place == _MATRICES[name]
+        return "matrix" if last != _turned(value) else "turned matrix"
+    if name == "linear" or name.endswith("_cell"):
+        return "elements" if value.ndim < 2 else "matrix" if _turned(value) else "turned matrix"
+    if value is weight_of(name, args, kwargs):
+        return "table" if name == "embedding" else "kernel" if "conv" in name else "elements"
+    if name == "getitem":
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return "table" if any(isinstance(each, Tensor) for each in index) else None
+    if name == "index_select":
+        return "table"
+    return "elements" if name in _OPERATIONS or name.startswith(("conv", "addmm")) else ""
+
+
+def _turned(value: Tensor) -> bool:
+    """Whether it is the view of a matrix with its axes exchanged."""
+    return value.ndim > 1 and value.stride(-1) != 1 and value.shape[-1] != 1
 
 
 def without_dropout(

@@ -39,8 +39,11 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
         with torch.enable_grad():
             attempt(lambda: watch.run(given), given)
             if whole := own_layers(watch):
+                inside = watch.uses
                 watch = Watch(model, whole=whole)
                 attempt(lambda: watch.run(given), given)
+                for owner, (_, at) in watch.uses.items():
+                    watch.uses[owner] = (inside.get(owner, ("", 0))[0], at)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -66,6 +69,7 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
             "whole": watch.whole,
             "output_names": watch.output_names,
             "input_names": _taken(model),
+            "uses": _uses(model, watch),
         },
     )
 
@@ -82,6 +86,16 @@ def parameters(model: nn.Module) -> tuple[Parameter, ...]:
         shape, trained = tuple(value.shape), value.requires_grad
         found.append(Parameter(key, layer, role, shape, _name(value.dtype), trained))
     return tuple(found)
+
+
+def _uses(model: nn.Module, watch: Watch) -> dict[str, tuple[str, str]]:
+    names = {(each.layer, each.role): each.name for each in parameters(model)}
+    nodes = [node.name for node in watch.nodes]
+    return {
+        names[owner]: (how, nodes[at] if at < len(nodes) else "")
+        for owner, (how, at) in watch.uses.items()
+        if owner in names
+    }
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

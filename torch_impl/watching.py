@@ -81,6 +81,8 @@ class Watch(TorchFunctionMode):
         self._double, self._singles = precision == torch.float64, singles or Singles(None)
         self._lasts = {n.name: n for n in graph.nodes if "last" in n.settings} if graph else {}
         self.origins = Origins(model)
+        # Of layer and role of a parameter, how (`Graph.semantics`) and by which node it is used.
+        self.uses: dict[tuple[str, str], tuple[str, int]] = {}
         self._names: Counter[str] = Counter()
         self._inside = 0  # depth of layers, in which functions are not looked at
         self._frames: list[_Frame | None] = []
@@ -237,6 +239,7 @@ class Watch(TorchFunctionMode):
     def _call(self, function: Any, args: Any, kwargs: Any) -> Any:
         given = list(tensors([args, kwargs]))
         sources = [self._source(each) for each in given]
+        self._note_uses(function, args, kwargs, given)
         if not any(sources):
             return self._of_parameters(given, function(*args, **kwargs))
         name = functions.name_of(function)
@@ -292,6 +295,15 @@ class Watch(TorchFunctionMode):
         if kind in ("add", "subtract", "multiply", "other:divide") and len(given) == 2:
             return "scale", layer, role
         return kind, layer, ""
+
+    def _note_uses(self, function: Any, args: Any, kwargs: Any, given: list[Tensor]) -> None:
+        for value in given:
+            owner = self.origins.parameter(value)
+            if owner:
+                how = functions.use(functions.name_of(function), args, kwargs, value)
+                known = self.uses.get(owner, ("", 0))
+                if how is not None and not known[0]:
+                    self.uses[owner] = (how, len(self.nodes))
 
     def _of_parameters(self, given: list[Tensor], result: Any) -> Any:
         """What is made of a bare parameter alone, such as a view of it, still stands for it."""
@@ -387,6 +399,9 @@ class Watch(TorchFunctionMode):
     ) -> None:
         settings = {**settings, "dtype": str(output.dtype).removeprefix("torch.")}
         if layer:
+            for owner in self.origins.owners.values():
+                if owner[0] == layer and not loose:
+                    self.uses.setdefault(owner, ("", len(self.nodes)))
             settings["trainable"] = any(
                 each.requires_grad
                 for each in self.model.parameters()

@@ -25,7 +25,7 @@ from parity.check.report import CheckReport, Coverage
 from parity.check.sides import Side
 from parity.check.stored import write_tensors
 from parity.check.trace import Request, Trace
-from parity.ladder.measure import FAIL, Allowed, Tensor, compare
+from parity.ladder.measure import ABSTAIN, FAIL, Allowed, Tensor, compare
 from parity.ladder.results import LevelResult, summarise
 from parity.transfer.candidates import Side as Described
 from shared_data.errors import InputError

@@ -10,6 +10,7 @@ from parity.check.graph import Graph
 from parity.transfer.candidates import Side, convert
 from parity.transfer.mapping import Entry, Mapping, rule_of
 from parity.transfer.rules import FRAMEWORKS, Context, Unfit
+from parity.transfer.tensors import RULE
 from parity.transfer.units import STATE, Unit
 from shared_data.errors import InputError, listed
 
@@ -78,11 +79,14 @@ def _carry(
     source, goal = (0, 1) if target == "torch" else (1, 0)
     _present(tensors, graphs[source])
     made: Weights = {}
+    alone = _by_themselves(mapping, sides)
     for entry in mapping.entries:
         groups = [
             tuple(_unit(name, side) for name in names)
             for names, side in zip((entry.keras, entry.torch), sides, strict=True)
         ]
+        if entry.rule != RULE:
+            groups = [tuple(u.part({*u.names.values()} - alone) for u in units) for units in groups]
         made |= _entry(entry, tensors, groups, target, made, lost)
     _left_behind(mapping, made, sides[source], start, lost)
     return _finished(made, graphs[goal], sides[goal], cast, start, lost)
@@ -115,6 +119,18 @@ def _entry(
             f"map: {', '.join(twice)} would be filled twice, the second time by {title}"
         )
     return named
+
+
+def _by_themselves(mapping: Mapping, sides: list[Side]) -> set[str]:
+    """The parameters that stand in entries of their own, though their layer stands in another."""
+    return {
+        name
+        for entry in mapping.entries
+        if entry.rule == RULE
+        for names, side in zip((entry.keras, entry.torch), sides, strict=True)
+        for each in names
+        for name in _unit(each, side).names.values()
+    }
 
 
 def _unit(name: str, side: Side) -> Unit:
@@ -182,12 +198,16 @@ def _left_behind(
     lost: list[str] | None,
 ) -> None:
     side = source.graph.framework
-    used = {name for entry in mapping.entries for name in getattr(entry, side)}
-    units = {id(source.unit(name)) for name in used}
-    behind = [u for u in source.units if id(u) not in units]
-    if not behind:
+    used = {
+        name
+        for entry in mapping.entries
+        for each in getattr(entry, side)
+        for name in _unit(each, source).names.values()
+    }
+    behind = [(u, [n for n in u.names.values() if n not in used]) for u in source.units]
+    rows = [f"{unit.name}: {', '.join(names)}" for unit, names in behind if names]
+    if not rows:
         return
-    rows = [f"{u.name}: {', '.join(u.names.values())}" for u in behind]
     if lost is None:
         raise InputError(
             f"the map leaves out layers of the {FRAMEWORKS[side]} model:\n{listed(rows)}"

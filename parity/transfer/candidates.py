@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from typing import Any
 
@@ -14,6 +15,7 @@ from parity.transfer import attention, recurrent  # noqa: F401  they enter their
 from parity.transfer.layouts import Layout, Order, orders, turned
 from parity.transfer.names import alike
 from parity.transfer.rules import RULES, Context, Rule, Tensors, Unfit, takes
+from parity.transfer.tensors import Match, Piece, forms
 from parity.transfer.units import Unit, Web, units, web
 
 MANY = 12  # the longest chain of recurrent layers
@@ -63,12 +65,38 @@ class Side:
         self.units = units(self.graph)
         self.web = web(self.graph, self.units)
         self.layout = Layout(self.graph)
+        self.parameters = {each.name: each for each in self.graph.parameters}
+        self._own = {each.name: each for each in self.units}
+        self._owner = {p: each for each in self.units for p in each.names.values()}
+        used = [name for name in self.graph.semantics.get("uses", {}) if name in self._owner]
+        self.places = {n: at for at, n in enumerate(dict.fromkeys([*used, *self._owner]))}
+        self._pieces: dict[str, Unit] = {}
 
     def unit(self, name: str) -> Unit | None:
-        """The unit of that name, or the one whose parameter it is."""
-        own = {each.name: each for each in self.units}
-        parameters = {p: each for each in self.units for p in each.names.values()}
-        return own.get(name) or parameters.get(name)
+        """The unit of that name, or the part of one that is the parameter of that name."""
+        unit = self._own.get(name) or self._owner.get(name)
+        if unit is None or unit.name == name or len(unit.names) == 1:
+            return unit
+        return unit.part([name], name)
+
+    def piece(self, name: str) -> Piece:
+        """A parameter by itself, with the forms that it may have."""
+        unit, each = self._owner[name], self.parameters[name]
+        (role,) = (role for role, own in unit.names.items() if own == name)
+        how, call = self.graph.semantics.get("uses", {}).get(name, ("", ""))
+        if not how and "equation" in unit.settings:
+            how = f"einsum {unit.settings['equation']} 1".replace("...", "")
+        made = forms(how, unit.kind, role, each.shape, self.graph.framework)
+        calls = unit.calls or ((call,) if call in self.layout.nodes else ())
+        part = self._pieces.setdefault(name, replace(self.unit(name) or unit, calls=calls))
+        return Piece(part, made, self.places[name], each.trained)
+
+    def having(self, units: Collection[Unit]) -> Side:
+        """The side as if it had these units alone; all others are seen through."""
+        side = copy(self)
+        side.units = [unit for unit in self.units if unit in units]
+        side.web = web(self.graph, side.units)
+        return side
 
 
 class Fitting:
@@ -169,6 +197,30 @@ class Fitting:
             found.pop("flattened", None)
         return {key: value for key, value in found.items() if value}
 
+    def tensors(self, made: Match) -> dict[str, Any]:
+        """The context of single tensors: their layout, and of one each how its numbers run."""
+        if len(made.keras) + len(made.torch) > 2:
+            return dict(made.layout)
+        (ours,), (theirs,) = made.keras, made.torch
+        sizes = ours.forms[0].shape
+        read = [
+            side.layout.read(each.unit) for side, each in ((self.keras, ours), (self.torch, theirs))
+        ]
+        given = [
+            side.layout.given(each.unit)
+            for side, each in ((self.keras, ours), (self.torch, theirs))
+        ]
+        found: dict[str, Any] = {"unflattened": orders(*given)}
+        if not ours.vector and all(len(axes) == 1 for axes in read):
+            ends = (self.keras.layout.expand(read[0][0]), self.torch.layout.expand(read[1][0]))
+            found["flattened"] = orders(*ends)
+        wanted = {"flattened": sizes[-2:-1], "unflattened": sizes[-1:]}
+        return dict(made.layout) | {
+            key: value
+            for key, value in found.items()
+            if value and (sum(order.size for order in value),) == wanted[key]
+        }
+
 
 def convert(rule: Rule, target: str, tensors: Tensors, context: Context) -> Tensors:
     """Apply a rule in one direction and check that it gives what the side wants.
@@ -201,6 +253,8 @@ def _groups(
     kinds: tuple[tuple[str, ...], ...], rule: Rule, side: Side
 ) -> Iterator[tuple[Unit, ...]]:
     """The groups of a side's layers that a rule could take."""
+    if not kinds:
+        return  # of single tensors: `tensors.match`
     if len(kinds) == 1 and not rule.many:
         yield from ((unit,) for unit in side.units if takes(kinds[0], unit))
     elif rule.many:

@@ -25,15 +25,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from parity.check.graph import Graph
 from parity.recording import write_atomically
-from parity.transfer import search
-from parity.transfer.candidates import Candidate, Fitting, Side, order_of, order_text
-from parity.transfer.rules import FRAMEWORKS, RULES, Rule
+from parity.transfer import search, tensors
+from parity.transfer.candidates import Candidate, Fitting, Side, convert, order_of, order_text
+from parity.transfer.rules import FRAMEWORKS, RULES, Context, Rule
 from parity.transfer.units import Unit
 from shared_data.errors import InputError, listed
 
 ORDERS = ("flattened", "unflattened")
+NUMBERS = ("axes", "keras_axes", "torch_axes", "joined", "blocks")
 ALL_TOGETHER = 64  # choices that are tried in all combinations; of more, one doubt after another
 SWEEPS = 3
 ALIKE = 1e-6  # scores up to it are of faithful models: choices with such scores are equivalent
@@ -75,8 +78,9 @@ class Entry:
         rows = ["[[layer]]", f"keras = {_named(self.keras)}", f"torch = {_named(self.torch)}"]
         rows += [f"rule = {json.dumps(self.rule)}"] if self.rule else []
         rows += [f"{k} = {order_text(v)}" for k, v in self.context.items() if k in ORDERS]
-        if "axes" in self.context:
-            rows.append(f"axes = {list(self.context['axes'])}")
+        for key in NUMBERS:
+            if key in self.context:
+                rows.append(f"{key} = {json.dumps(self.context[key])}")
         return "\n".join(rows)
 
 
@@ -90,6 +94,8 @@ class Mapping:
             each, the likeliest, is among `entries`. Empty where nothing is in doubt.
         keras_alone, torch_alone: native names of parameters without a counterpart.
         notes: what a person should know: how it was found, what one side lacks.
+        undecided: what numbers did not tell either, in words (`settle`).
+        graphs: of both models, where it was found.
     """
 
     entries: tuple[Entry, ...]
@@ -97,6 +103,8 @@ class Mapping:
     keras_alone: tuple[str, ...] = ()
     torch_alone: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    graphs: tuple[Graph, Graph] | None = field(default=None, repr=False, compare=False)
 
     def layers(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
         """The layers of each entry, as `parity.check.matching.match` takes them."""
@@ -178,9 +186,13 @@ def find(
     fitting = Fitting(ours, theirs)
     fixed = [_fixed(entry, ours, theirs, fitting) for entry in (given.entries if given else ())]
     bound = _bound(fixed)
-    free = [c for c in fitting.all() if not bound.intersection(c.units)]
-    found = search.choose(ours, theirs, [*fixed, *free])
-    mapping = _mapping(found, ours, theirs)
+    whole = [c for c in fixed if c.rule != tensors.RULE]
+    free = [c for c in fitting.all() if not any(bound.intersection(_names(u)) for u in c.units)]
+    units = {unit for candidate in (*whole, *free) for unit in candidate.units}
+    found = search.choose(ours.having(units), theirs.having(units), [*whole, *free])
+    singles = [c for c in fixed if c.rule == tensors.RULE]
+    singles += _left_over(found, singles, fitting)
+    mapping = _mapping(found, singles, ours, theirs)
     if not partial:
         _complete(mapping, ours, theirs, fitting)
     return mapping
@@ -259,29 +271,83 @@ def _undecided(mapping: Mapping, best: tuple[float, float], second: tuple[float,
 # Entries and candidates -------------------------------------------------------------------------
 
 
-def _mapping(found: search.Found, keras: Side, torch: Side) -> Mapping:
-    entries = {candidate: _as_entry(candidate) for candidate in found.chosen}
-    ordered = sorted(found.chosen, key=lambda c: c.keras[0].at)
+def _left_over(found: search.Found, singles: list[Candidate], fitting: Fitting) -> list[Candidate]:
+    """Tensors of which both sides have some left, each for itself."""
+    taken = {name for c in singles for unit in c.units for name in _names(unit)}
+    taken |= {name for c in found.chosen for name in _carried(c)}
+    spare = [
+        [side.piece(n) for unit in side.units for n in _names(unit) if n not in taken]
+        for side in (fitting.keras, fitting.torch)
+    ]
+    return [
+        Candidate(
+            tuple(piece.unit for piece in each.keras),
+            tuple(piece.unit for piece in each.torch),
+            tensors.RULE,
+            fitting.tensors(each),
+        )
+        for each in tensors.match(*spare)
+    ]
+
+
+def _carried(candidate: Candidate) -> set[str]:
+    """The parameters whose numbers get to the other side, or come from there."""
+    every = {name for unit in candidate.units for name in _names(unit)}
+    if not candidate.lost:
+        return every
+    context = Context(candidate.keras, candidate.torch, dry=True, **candidate.context)
+    rule, carried = RULES[candidate.rule], set[str]()
+    for source, target in (("keras", "torch"), ("torch", "keras")):
+        held, places = context.held(source), context.held(target)
+        shapes = context.wanted(source)
+        for key, (unit, role) in held.items():
+            marked = {
+                each: np.broadcast_to(np.float32(np.nan if each == key else 1), shape)
+                for each, shape in shapes.items()
+            }
+            for other, value in convert(rule, target, marked, context).items():
+                if np.isnan(value).any():
+                    owner, own = places[other]
+                    carried |= {unit.names[role], owner.names[own]}
+    return carried
+
+
+def _names(unit: Unit) -> list[str]:
+    return list(unit.names.values())
+
+
+def _mapping(found: search.Found, singles: list[Candidate], keras: Side, torch: Side) -> Mapping:
+    entries = {candidate: _as_entry(candidate) for candidate in (*found.chosen, *singles)}
+    ordered = sorted(
+        entries, key=lambda c: min(keras.places[n] for u in c.keras for n in _names(u))
+    )
     known = dict(entries)
     doubts = []
     for doubt in found.doubts:
         for candidate in (c for choice in doubt.choices for c in choice):
             known.setdefault(candidate, _as_entry(candidate))
         doubts.append(tuple(tuple(known[c] for c in choice) for choice in doubt.choices))
-    taken = {unit for c in found.chosen for unit in c.units}
+    carried = {name for c in entries for name in _carried(c)}
     notes = (
         []
         if found.by_graph
         else ["the graphs differ or could not be followed: layers were matched by order and names"]
     )
     for candidate in ordered:
-        notes += [f"{_title(entries[candidate])}: {lost}" for lost in candidate.lost]
+        spare = {name for unit in candidate.units for name in _names(unit)} - carried
+        if spare:
+            notes += [f"{_title(entries[candidate])}: {lost}" for lost in candidate.lost]
     alone = [
-        tuple(name for unit in side.units if unit not in taken for name in unit.names.values())
+        tuple(name for unit in side.units for name in _names(unit) if name not in carried)
         for side in (keras, torch)
     ]
     return Mapping(
-        tuple(entries[c] for c in ordered), tuple(doubts), alone[0], alone[1], tuple(notes)
+        tuple(entries[c] for c in ordered),
+        tuple(doubts),
+        alone[0],
+        alone[1],
+        tuple(notes),
+        graphs=(keras.graph, torch.graph),
     )
 
 
@@ -306,6 +372,8 @@ def _fixed(entry: Entry, keras: Side, torch: Side, fitting: Fitting) -> Candidat
         tuple(_known(name, torch) for name in entry.torch),
     )
     rules = list(RULES.values())
+    if not entry.rule and not any(rule.joins(*groups) for rule in rules):
+        entry = replace(entry, rule=tensors.RULE)
     if entry.rule:
         if entry.rule not in RULES:
             raise InputError(
@@ -317,7 +385,7 @@ def _fixed(entry: Entry, keras: Side, torch: Side, fitting: Fitting) -> Candidat
     why = "no rule joins layers of these kinds"
     for rule in rules:
         if entry.rule or rule.joins(*groups):
-            found = fitting.candidate(rule, *groups, entry.context)
+            found = fitting.candidate(rule, *groups, _layout(entry, rule, *groups, keras, torch))
             if isinstance(found, Candidate):
                 fits.append(found)
             else:
@@ -329,6 +397,28 @@ def _fixed(entry: Entry, keras: Side, torch: Side, fitting: Fitting) -> Candidat
         )
         raise InputError(f"map: {_title(entry)} does not fit: {why}. {sides}")
     return min(fits, key=lambda c: c.cost)
+
+
+def _layout(
+    entry: Entry,
+    rule: Rule,
+    ours: tuple[Unit, ...],
+    theirs: tuple[Unit, ...],
+    keras: Side,
+    torch: Side,
+) -> Table[str, Any]:
+    """What an entry says, of single tensors completed by how they are used."""
+    if rule.name != tensors.RULE or any(len(unit.names) != 1 for unit in (*ours, *theirs)):
+        return entry.context
+    pieces = [
+        tuple(side.piece(_names(unit)[0]) for unit in units)
+        for side, units in ((keras, ours), (torch, theirs))
+    ]
+    if min(map(len, pieces)) > 1:
+        return entry.context
+    likely = next(iter(tensors.ways(*pieces)), {})
+    given = any(key in entry.context for key in ("keras_axes", "torch_axes"))
+    return {"joined": likely.get("joined"), **entry.context} if given else likely | entry.context
 
 
 def _known(name: str, side: Side) -> Unit:
@@ -343,13 +433,15 @@ def _known(name: str, side: Side) -> Unit:
     return unit
 
 
-def _bound(fixed: Sequence[Candidate]) -> set[Unit]:
-    bound: set[Unit] = set()
-    for candidate in fixed:
-        twice = bound.intersection(candidate.units)
-        if twice:
-            raise InputError(f"map: {', '.join(unit.name for unit in twice)} stands in two entries")
-        bound.update(candidate.units)
+def _bound(fixed: Sequence[Candidate]) -> set[str]:
+    """The parameters of given entries, those that stand by themselves first."""
+    bound: set[str] = set()
+    for candidate in sorted(fixed, key=lambda c: c.rule != tensors.RULE):
+        for unit in candidate.units:
+            names = set(_names(unit))
+            if names <= bound or (candidate.rule == tensors.RULE and names & bound):
+                raise InputError(f"map: {unit.name} stands in two entries")
+            bound |= names
     return bound
 
 
@@ -367,12 +459,17 @@ def _one_each(keras: Graph, torch: Graph) -> None:
 def _complete(mapping: Mapping, keras: Side, torch: Side, fitting: Fitting) -> None:
     """Raise `Ambiguous` unless every parameter of both sides has its counterpart."""
     alone = {"keras": mapping.keras_alone, "torch": mapping.torch_alone}
-    if not any(alone.values()):
-        return
+    named = {name for entry in mapping.entries for name in (*entry.keras, *entry.torch)}
     spare = {
-        side.graph.framework: [u for u in side.units if set(u.names.values()) & set(alone[name])]
+        side.graph.framework: [
+            unit
+            for unit in side.units
+            if unit.name not in named and set(_names(unit)) & set(alone[name])
+        ]
         for name, side in (("keras", keras), ("torch", torch))
     }
+    if not any(spare.values()):
+        return
     rows = []
     for name, other in (("keras", "torch"), ("torch", "keras")):
         for unit in spare[name]:
@@ -441,11 +538,20 @@ def _entry(values: dict[str, Any]) -> Entry:
     for key in ORDERS:
         if key in values:
             context[key] = order_of(values.pop(key))
-    if "axes" in values:
-        context["axes"] = tuple(map(int, values.pop("axes")))
+    for key in NUMBERS:
+        if key in values:
+            context[key] = _numbers(values.pop(key), nested=key.endswith("_axes"))
     if values:
         raise ValueError(f"unknown keys {sorted(values)} of {sides}")
     return Entry(sides[0], sides[1], rule, context)
+
+
+def _numbers(value: Any, nested: bool) -> Any:
+    """Whole numbers as `rules.Context` has them: one, some, or with `nested` groups of them."""
+    if nested:
+        several = value if value and isinstance(value[0], list) else [value]
+        return tuple(_numbers(each, nested=False) for each in several)
+    return tuple(map(int, value)) if isinstance(value, list) else int(value)
 
 
 def _named(names: tuple[str, ...]) -> str:

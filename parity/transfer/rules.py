@@ -57,6 +57,7 @@ class Context:
         flattened: how the rows that a layer reads run on both sides, behind a flatten.
         unflattened: how what it gives runs, before a reshape to a map.
         axes: the permutation of a tensor with several axes from Keras to PyTorch, if they differ.
+        keras_axes, torch_axes, joined, blocks: of the rule `tensor`, see `tensors.Tensor`.
         dry: only shapes are asked for.
         strict: raise where something would be lost; otherwise `lost` says what was.
     """
@@ -66,6 +67,10 @@ class Context:
     flattened: tuple[Order, ...] = ()
     unflattened: tuple[Order, ...] = ()
     axes: tuple[int, ...] = ()
+    keras_axes: tuple[tuple[int, ...], ...] = ()
+    torch_axes: tuple[tuple[int, ...], ...] = ()
+    joined: int | None = None
+    blocks: tuple[int, ...] = ()
     dry: bool = False
     strict: bool = True
     lost: list[str] = field(default_factory=list)
@@ -243,9 +248,8 @@ def _dense_to_torch(kernel: np.ndarray, shape: Shape, context: Context) -> np.nd
     outputs = shape[0]
     if kernel.size != math.prod(shape):
         return kernel.T
-    flat = kernel.reshape(-1, outputs)
-    if _contracted_last(context):
-        flat = kernel.reshape(outputs, -1).T
+    axes = _contracted_first(context) or range(kernel.ndim)
+    flat = kernel.transpose(axes).reshape(-1, outputs)
     flat = reorder(flat, context.flattened)
     return reorder(flat.T, context.unflattened).reshape(shape)
 
@@ -255,17 +259,39 @@ def _dense_to_keras(weight: np.ndarray, shape: Shape, context: Context) -> np.nd
     if flat.size != math.prod(shape):
         return flat
     flat = reorder(flat, context.flattened, back=True)
-    return (flat.T if _contracted_last(context) else flat).reshape(shape)
+    axes = _contracted_first(context) or range(len(shape))
+    return flat.reshape([shape[at] for at in axes]).transpose(np.argsort(axes))
 
 
-def _contracted_last(context: Context) -> bool:
-    """Whether an EinsumDense sums over the last axes of its kernel instead of the first."""
+def _contracted_first(context: Context) -> tuple[int, ...] | None:
+    """Of the kernel of an EinsumDense, the axes that it sums over and then those that it gives,
+    as they follow each other in what it reads and gives; None of another layer.
+
+    Raises `Unfit` where it has axes that it neither sums over nor adds.
+    """
     equation = context.keras[0].settings.get("equation")
-    if not isinstance(equation, str) or "->" not in equation or "," not in equation:
-        return False
-    read, given = equation.split("->")
-    kernel = read.split(",")[1]
-    return kernel[0] in given and kernel[-1] not in given
+    if not isinstance(equation, str) or not equation:
+        return None
+    alone, summed, given = einsum_axes(equation, 1)
+    if alone:
+        raise Unfit(f"{equation} is no one matrix: it has a kernel for each place")
+    return (*summed, *given)
+
+
+def einsum_axes(equation: str, place: int) -> tuple[tuple[int, ...], ...]:
+    """The axes of an operand that stand in all of an einsum, that are summed over, that are added.
+
+    Each in the order in which the other operand, or the result, has them.
+    """
+    read, given = equation.replace("...", "").replace(" ", "").split("->")
+    operands = read.split(",")
+    own, other = operands[place], "".join(o for at, o in enumerate(operands) if at != place)
+    alone = [name for name in given if name in own and name in other]
+    summed = [name for name in other if name in own and name not in given]
+    added = [name for name in given if name in own and name not in other]
+    return tuple(
+        tuple(own.index(name) for name in dict.fromkeys(names)) for names in (alone, summed, added)
+    )
 
 
 def _conv_to_torch(kernel: np.ndarray, shape: Shape, context: Context) -> np.ndarray:

@@ -7,7 +7,7 @@ Wings may describe a composite layer's parts as layers of their own (`attention/
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parity.check.graph import INPUT, Graph, Node, Parameter
 
@@ -22,6 +22,9 @@ LAYER_ROLES = frozenset(
         *("kernel", "weight", "bias", "gamma", "beta"),
         *("moving_mean", "moving_variance", "running_mean", "running_var"),
     ]
+)
+KNOWN_ROLES = LAYER_ROLES | frozenset(
+    ["embeddings", "alpha", "scale", "depthwise_kernel", "pointwise_kernel"]
 )
 STATISTICS = frozenset(["mean", "variance", "var", "std"])
 # Graphs need not show these, or hold them in another place.
@@ -39,7 +42,8 @@ class Unit:
         calls: its nodes.
         names: the native name of the parameter in each role; parts are set off by `/`.
         shapes, dtypes: likewise.
-        state: native names of counters by role: nothing corresponds to them on the other side.
+        state: native names of counters, ids and masks by role: nothing corresponds to them on the
+            other side.
         settings: of its first call.
     """
 
@@ -58,6 +62,15 @@ class Unit:
     def loose(self) -> bool:
         """Whether it may stand elsewhere in the other side's graph, or not at all."""
         return self.kind in LOOSE or self.kind.startswith("other:")
+
+    def part(self, names: Iterable[str], name: str = "") -> Unit:
+        """The unit with some of its tensors alone."""
+        kept = {role for role, each in self.names.items() if each in names}
+        fields = {
+            key: {role: value for role, value in getattr(self, key).items() if role in kept}
+            for key in ("names", "shapes", "dtypes")
+        }
+        return replace(self, name=name or self.name, **fields)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         return f"<{self.framework} {self.kind} {self.name}>"
@@ -108,6 +121,12 @@ def _split(
 ) -> Iterable[tuple[str, list[tuple[str, Parameter]], list[Node]]]:
     """Bare parameters each for itself; a layer's own together."""
     roles = {role for role, _ in members if role not in STATE}
+    known = _known(nodes[0].kind) if nodes else None
+    if known:
+        for each in [each for each in members if each[0] not in known]:
+            if each[0] not in STATE and _floating(each[1]):
+                yield each[1].name, [each], []  # a buffer of the user's, a parametrization
+                members = [other for other in members if other is not each]
     bare = bool(nodes and nodes[0].kind == "scale") or not (nodes or roles <= LAYER_ROLES)
     if not bare or roles <= STATISTICS or (len(members) == 1 and layer):
         yield layer or members[0][1].name, members, nodes
@@ -120,6 +139,16 @@ def _split(
     for at, each in enumerate(members):
         named = [node for node in nodes if node.settings.get("parameter") == each[1].role]
         yield each[1].name, [each], named or (nodes[at : at + 1] if one_each else nodes)
+
+
+def _known(kind: str) -> frozenset[str] | None:
+    """The roles that a layer of a kind has; None where parts of it have their own."""
+    plain = kind in ("dense", "embedding", "prelu") or "conv" in kind or kind.endswith("_norm")
+    return KNOWN_ROLES if plain and not kind.startswith("other:") else None
+
+
+def _floating(parameter: Parameter) -> bool:
+    return not parameter.dtype.startswith(("int", "uint", "bool"))
 
 
 def _uncalled(members: list[tuple[str, Parameter]]) -> str:
@@ -137,7 +166,9 @@ def _unit(
     members: list[tuple[str, Parameter]],
     nodes: list[Node],
 ) -> Unit:
-    state = {role: p.name for role, p in members if role.rpartition("/")[2] in STATE}
+    state = {
+        role: p.name for role, p in members if role.rpartition("/")[2] in STATE or not _floating(p)
+    }
     held = {role: p for role, p in members if role not in state}
     return Unit(
         *(name, framework, kind, at, tuple(node.name for node in nodes)),
