@@ -198,11 +198,11 @@ def _ends(model: keras.Model, result: Any) -> dict[str, Any]:
     }
 
 
-def _uses(model: keras.Model, recorder: Recorder) -> dict[str, tuple[str, str]]:
+def _uses(model: keras.Model, recorder: Recorder) -> dict[str, list[str]]:
     names = {id(each.variable): name for name, each in named(model).items()}
     nodes = [node.name for node in recorder.trail.nodes]
     return {
-        names[variable]: (how, nodes[at] if at < len(nodes) else "")
+        names[variable]: [how, nodes[at] if at < len(nodes) else ""]
         for variable, (how, at) in recorder.trail.uses.items()
         if variable in names
     }

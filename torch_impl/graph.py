@@ -88,11 +88,11 @@ def parameters(model: nn.Module) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
-def _uses(model: nn.Module, watch: Watch) -> dict[str, tuple[str, str]]:
+def _uses(model: nn.Module, watch: Watch) -> dict[str, list[str]]:
     names = {(each.layer, each.role): each.name for each in parameters(model)}
     nodes = [node.name for node in watch.nodes]
     return {
-        names[owner]: (how, nodes[at] if at < len(nodes) else "")
+        names[owner]: [how, nodes[at] if at < len(nodes) else ""]
         for owner, (how, at) in watch.uses.items()
         if owner in names
     }

@@ -197,28 +197,32 @@ class _Job:
         mapping = transfer.find(self.keras, mapped, given, partial=True)
         self._looked: Trace | None = None
         self._ran: dict[str, Request] = {}
-        if mapping.ambiguous:
+        self.mapping, self._mapped = mapping, mapped
+        if asked.direction:
+            self._awake = True
+            source = self._ends_of_transfer[0]
+            held = self._held(source)
+            write_tensors(folder / source / "awake.safetensors", awakened(held, held, asked.seed)[0])
             observe("telling layers apart by their numbers")
-            mapping = transfer.settle(mapping, self._score)
-        self.mapping = mapping.settled()
-        self.lost: list[str] = []
-        self._send(self.lost)
+            self.mapping = transfer.settle(mapping, self.reached)
+        self.mapping = self.mapping.settled()
         self.mapping.write(folder / "map.toml")
+        self._send()
         self.outputs, self.agrees = self._ends()
+        self._awake = False
 
     # A first look: inference, without floors -----------------------------------------------------
 
-    def _score(self, mapping: transfer.Mapping) -> dict[str, float]:
-        """Of every Keras call, 0 if its numbers are found on PyTorch's side, else 1."""
-        reached = self.reached(mapping)
-        assert self._looked is not None
-        return {name: float(name not in reached) for name in self._looked.names("forward")}
-
     def reached(self, mapping: transfer.Mapping) -> set[str]:
-        """The Keras calls whose numbers are found on PyTorch's side, with weights by `mapping`."""
-        self.mapping = mapping.settled()
-        self._send([])
-        return set(cuts.cut_points(*self._look(), "forward"))
+        """The Keras calls whose numbers are found on PyTorch's side, with weights by `mapping`; an
+        output only where it is PyTorch's at that place."""
+        self.mapping = mapping
+        self._send()
+        found = cuts.cut_points(*self._look(), "forward")
+        for ours, theirs in zip(self.keras.outputs, self._mapped.outputs, strict=False):
+            if theirs not in found.get(ours, ()):
+                found.pop(ours, None)
+        return set(found)
 
     def _look(self) -> tuple[Trace, Trace]:
         source, _ = self._ends_of_transfer
@@ -368,18 +372,15 @@ class _Job:
         """Draw what is neutral on the source's side, and send it."""
         if not self.asked.direction:
             return []
-        source, target = self._ends_of_transfer
+        source = self._ends_of_transfer[0]
         held = self._held(source)
         known = {name for name in held if name not in alone.names(source)}
         woken, names = awakened(held, known, self.asked.seed)
         if not names:
             return []
         write_tensors(self.folder / source / "awake.safetensors", woken)
-        carry = transfer.to_torch if target == "torch" else transfer.to_keras
-        start = self._held(target)
-        moved = carry(woken, self.mapping, self.keras, self.torch, start=start, lost=[])
-        write_tensors(self._weights(target), {**start, **moved})
         self._awake = True
+        self._send()
         return names
 
     _awake = False
@@ -513,12 +514,12 @@ class _Job:
             (self.keras if framework == "keras" else self.torch).write(folder / "graph.json")
         return folder
 
-    def _send(self, lost: list[str]) -> Tensors:
+    def _send(self) -> Tensors:
         """Weights from the source in the target's terms, also in a file for it to run with."""
         source, target = self._ends_of_transfer
-        sent, start = self._held(source), self._held(target)
+        sent, start = load_file(self._weights(source)), self._held(target)
         carry = transfer.to_torch if target == "torch" else transfer.to_keras
-        moved = carry(sent, self.mapping, self.keras, self.torch, start=start, lost=lost)
+        moved = carry(sent, self.mapping, self.keras, self.torch, start=start, lost=[])
         if self.asked.direction:
             write_tensors(self._weights(target), {**start, **moved})
         return moved
@@ -549,7 +550,7 @@ class _Job:
         bits = Allowed(0.0, "bits: weights are copied and permuted", bits=True)
         graphs = (self.keras, self.torch)
         source, target = self._ends_of_transfer
-        moved = self._send([])
+        moved = self._send()
         sent, start = self._held(source), self._held(target)
         if self.asked.direction:
             back = transfer.to_keras if target == "torch" else transfer.to_torch

@@ -1,15 +1,16 @@
 """Weights from a Keras model to a PyTorch model and back, for any pair described as graphs.
 
     mapping = find(keras_graph, torch_graph)          # which layer is which
-    mapping = settle(mapping, score)                  # where names and graphs leave doubts
+    mapping = settle(mapping, reached)                # by numbers, where that leaves doubts
     weights = to_torch(keras_weights, mapping, keras_graph, torch_graph)
 
 Rules (`rules`, `recurrent`, `attention`) say how one layer's tensors become another's; `units` and
-`layouts` read a graph, `candidates` tries rules on layers, `search` chooses. NumPy alone.
+`layouts` read a graph, `candidates` tries rules on layers, `search` chooses; what is left over,
+`tensors` matches one by one, and `settling` tries what is in doubt. NumPy alone.
 """
 
 from parity.transfer.apply import to_keras, to_torch
-from parity.transfer.mapping import Ambiguous, Entry, Mapping, find, read_map, settle
+from parity.transfer.mapping import Ambiguous, Entry, Mapping, find, read_map
 from parity.transfer.rules import (
     RULES,
     Context,
@@ -20,6 +21,7 @@ from parity.transfer.rules import (
     load_rules,
     register_rule,
 )
+from parity.transfer.settling import found_again, settle, stirred
 
 __all__ = [
     "RULES",
@@ -32,10 +34,12 @@ __all__ = [
     "Rule",
     "Unfit",
     "find",
+    "found_again",
     "load_rules",
     "read_map",
     "register_rule",
     "settle",
+    "stirred",
     "to_keras",
     "to_torch",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from parity.transfer.mapping import Mapping
     from parity.transfer.sides import Pair
 
+RUNS = 32  # to settle doubts; each starts a process
 SIDES = ("keras", "torch")
 CASTS = ("model", "float16", "float32", "float64")
 EXAMPLES = """examples:
@@ -87,7 +88,8 @@ def transfer(options: argparse.Namespace) -> int:
     """Describe, map, carry, write and say so; returns the exit status."""
     source, target = direction(options)
     _check(options, target)
-    from parity.transfer import Ambiguous, mapping, to_keras, to_torch  # here: --help stays quick
+    # Here, so that --help stays quick.
+    from parity.transfer import Ambiguous, mapping, settle, to_keras, to_torch
     from parity.transfer.rules import load_rules
     from parity.transfer.sides import Pair
 
@@ -108,7 +110,14 @@ def transfer(options: argparse.Namespace) -> int:
         given = mapping.Mapping.read(options.map) if options.map else None
         try:
             found = mapping.find(*graphs, given)
-            found = mapping.settle(found, lambda each: pair.distance(each, source))
+            if found.ambiguous or not found.by_graph:
+                found = settle(found, lambda each: pair.reached(each, source), RUNS)
+            if found.undecided:
+                raise Ambiguous(
+                    "layers cannot be told apart, by names, graphs or numbers. Give a map.toml "
+                    f"with --map; the likeliest is:\n\n{found.text}",
+                    found,
+                )
         except Ambiguous as error:
             if options.write_map:
                 error.mapping.write(options.write_map)

@@ -17,7 +17,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -37,17 +37,11 @@ from shared_data.errors import InputError, listed
 
 ORDERS = ("flattened", "unflattened")
 NUMBERS = ("axes", "keras_axes", "torch_axes", "joined", "blocks")
-ALL_TOGETHER = 64  # choices that are tried in all combinations; of more, one doubt after another
-SWEEPS = 3
-ALIKE = 1e-6  # scores up to it are of faithful models: choices with such scores are equivalent
-CLEARLY = 0.1  # the best score is the best if it is below this part of the next
 SHOWN = 3
-
-Score = float | Table[str, float]
 
 
 class Ambiguous(InputError):
-    """Layers cannot be told apart, or lack a counterpart; `mapping` is as much as is known."""
+    """Layers lack a counterpart; `mapping` is as much as is known."""
 
     def __init__(self, message: str, mapping: Mapping) -> None:
         super().__init__(message)
@@ -95,6 +89,7 @@ class Mapping:
         keras_alone, torch_alone: native names of parameters without a counterpart.
         notes: what a person should know: how it was found, what one side lacks.
         undecided: what numbers did not tell either, in words (`settle`).
+        by_graph: whether both graphs hang together alike, so that they tell which layer is which.
         graphs: of both models, where it was found.
     """
 
@@ -104,6 +99,7 @@ class Mapping:
     torch_alone: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    by_graph: bool = field(default=True, repr=False, compare=False)
     graphs: tuple[Graph, Graph] | None = field(default=None, repr=False, compare=False)
 
     def layers(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -206,68 +202,6 @@ def read_map(path: Path, keras: Graph, torch: Graph) -> Mapping:
     return find(keras, torch, Mapping.read(path))
 
 
-def settle(mapping: Mapping, score: Callable[[Mapping], Score]) -> Mapping:
-    """Decide what is in doubt by numbers.
-
-    Args:
-        score: how far apart the models are with a mapping, such as the largest difference of their
-            outputs, or of each node's; less is better, NaN is worst.
-
-    Raises:
-        Ambiguous: no choice is clearly the best (a tenth of the next), and the best are not
-            alike as faithful models are (`ALIKE`), where any of them will do.
-    """
-    if not mapping.ambiguous:
-        return mapping
-    number = math.prod(len(choices) for choices in mapping.ambiguous)
-    if number <= ALL_TOGETHER:
-        rated = [(_worth(score(each)), at, each) for at, each in enumerate(mapping.alternatives())]
-        rated.sort(key=lambda each: each[:2])
-        if len(rated) > 1:
-            _clear(rated[0][0], rated[1][0], mapping)
-        return rated[0][2].settled()
-    for _ in range(SWEEPS):
-        before = mapping
-        for doubt, choices in enumerate(mapping.ambiguous):
-            tried = [mapping.choosing(doubt, choice) for choice in range(len(choices))]
-            rated = [(_worth(score(each)), at, each) for at, each in enumerate(tried)]
-            mapping = min(rated, key=lambda each: each[:2])[2]
-        if mapping.entries == before.entries:
-            break
-    best = _worth(score(mapping))
-    if best[1] > ALIKE:
-        raise Ambiguous(_undecided(mapping, best, best), mapping)
-    return mapping.settled()
-
-
-def _worth(score: Score) -> tuple[float, float]:
-    """Sum (each at most 1) and largest of all differences; of one number, twice that."""
-    values = list(score.values()) if isinstance(score, Table) else [score]
-    if not values:
-        raise ValueError("nothing was compared")
-    values = [math.inf if math.isnan(value) else float(value) for value in values]
-    if not isinstance(score, Table):
-        return values[0], values[0]
-    return sum(min(value, 1.0) for value in values), max(values)
-
-
-def _clear(best: tuple[float, float], second: tuple[float, float], mapping: Mapping) -> None:
-    if max(best[1], second[1]) <= ALIKE or best[0] < CLEARLY * second[0]:
-        return
-    raise Ambiguous(_undecided(mapping, best, second), mapping)
-
-
-def _undecided(mapping: Mapping, best: tuple[float, float], second: tuple[float, float]) -> str:
-    rows = [
-        f"{len(mapping.ambiguous)} groups of layers cannot be told apart, by names, graphs or "
-        f"numbers (the best choice is off by {best[1]:.3g}, the next by {second[1]:.3g}). "
-        "Give a map.toml with --map; possible are:"
-    ]
-    for choices in mapping.ambiguous[:SHOWN]:
-        rows += ["", _text(choices[0]), "", "# or:", _commented(choices[1:])]
-    return "\n".join(rows)
-
-
 # Entries and candidates -------------------------------------------------------------------------
 
 
@@ -347,6 +281,7 @@ def _mapping(found: search.Found, singles: list[Candidate], keras: Side, torch: 
         alone[0],
         alone[1],
         tuple(notes),
+        by_graph=found.by_graph,
         graphs=(keras.graph, torch.graph),
     )
 
@@ -416,9 +351,11 @@ def _layout(
     ]
     if min(map(len, pieces)) > 1:
         return entry.context
-    likely = next(iter(tensors.ways(*pieces)), {})
+    likely: dict[str, Any] = next(iter(tensors.ways(*pieces)), {})
     given = any(key in entry.context for key in ("keras_axes", "torch_axes"))
-    return {"joined": likely.get("joined"), **entry.context} if given else likely | entry.context
+    return (
+        {"joined": likely.get("joined"), **entry.context} if given else {**likely, **entry.context}
+    )
 
 
 def _known(name: str, side: Side) -> Unit:

@@ -18,6 +18,7 @@ from parity.recording import write_atomically
 from parity.transfer.apply import to_keras, to_torch
 from parity.transfer.layouts import MERGING, Layout
 from parity.transfer.mapping import Mapping
+from parity.transfer.settling import found_again, stirred
 from shared_data.errors import InputError
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -66,29 +67,25 @@ class Pair:
         known = {"model": self.models[side], "weights": self.weights.get(side), "batch": BATCH}
         return Request(**{**known, **more})  # type: ignore[arg-type]
 
-    def distance(self, mapping: Mapping, source: str) -> dict[str, float]:
-        """How far apart the outputs are, relative to the largest, with weights by `mapping`.
+    def reached(self, mapping: Mapping, source: str) -> set[str]:
+        """The Keras nodes whose outputs both models give with weights by `mapping` (`settle`).
 
         In float64, in inference mode.
         """
         target = "torch" if source == "keras" else "keras"
+        weights = stirred(self.tensors[source])
+        if source not in self._ran:
+            self._ran[source] = self._run(source, self._stored(source, weights))
         carry = to_torch if target == "torch" else to_keras
-        carried = carry(
-            self.tensors[source],
-            mapping.settled(),
-            *(self.graphs["keras"], self.graphs["torch"]),
-            start=self.tensors[target],
-            lost=[],
-        )
-        path = self.folder / "tried.safetensors"
-        write_atomically(path, save(carried))
-        if source not in self._outputs:
-            self._outputs[source] = self._run(source, self.weights.get(source))
-        theirs = self._run(target, str(path))
-        return {
-            f"output:{at}": apart(*pair)
-            for at, pair in enumerate(zip(self._outputs[source], theirs, strict=True))
-        }
+        graphs = self.graphs["keras"], self.graphs["torch"]
+        carried = carry(weights, mapping, *graphs, start=self.tensors[target], lost=[])
+        ran = {**self._ran, target: self._run(target, self._stored(target, carried))}
+        found = found_again(ran["keras"], ran["torch"].values())
+        outputs = [graph.outputs for graph in graphs]
+        for ours, theirs in zip(*outputs, strict=False):
+            if not found_again({ours: ran["keras"][ours]}, [ran["torch"][theirs]]):
+                found.discard(ours)
+        return found
 
     def save(self, path: Path, weights: Path) -> None:
         """Write Keras' model with other weights as a `.keras` file."""
@@ -98,7 +95,7 @@ class Pair:
         write_atomically(path, (folder / "model.keras").read_bytes())
 
     def __post_init__(self) -> None:
-        self._outputs: dict[str, list[np.ndarray]] = {}
+        self._ran: dict[str, Arrays] = {}
         self._sides = {side: Process(side, model) for side, model in self.models.items()}
 
     def __enter__(self) -> Self:
@@ -114,16 +111,22 @@ class Pair:
         self.graphs[side] = self._sides[side].describe(request, self.folder / side)
         self.tensors[side] = load_file(self.folder / side / "weights.safetensors")
 
-    def _run(self, side: str, weights: str | None) -> list[np.ndarray]:
+    def _stored(self, side: str, weights: Arrays) -> str:
+        path = self.folder / f"tried-{side}.safetensors"
+        write_atomically(path, save(weights))
+        return str(path)
+
+    def _run(self, side: str, weights: str) -> Arrays:
+        """What every node gives."""
         request = self.request(
             side,
             weights=weights,
             inputs=str(self.inputs[side]),
             levels=("forward",),
             precision="float64",
+            nudge=False,
         )
-        trace = self._sides[side].trace(request, self.folder / side)
-        return [trace.tensors[f"forward/{name}"] for name in self.graphs[side].outputs]
+        return self._sides[side].trace(request, self.folder / side).under("forward")
 
     def _write_inputs(self, side: str, inputs: Arrays) -> None:
         self.inputs[side] = self.folder / f"{side}.npz"
@@ -171,19 +174,6 @@ def draw(graph: Graph) -> Arrays:
     for name, below in rows.items():
         drawn[name] = generator.integers(0, below, drawn[name].shape)
     return {f"{INPUT}{at}": drawn[f"{INPUT}{at}"] for at in range(len(drawn))}
-
-
-def apart(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference of two outputs, relative to the largest number; infinite where their
-    sizes differ. A map may have its channels at either end."""
-    ways = (
-        [other, np.moveaxis(other, 1, -1), np.moveaxis(other, -1, 1)] if other.ndim > 2 else [other]
-    )
-    fits = [way for way in ways if way.shape == one.shape]
-    if not fits:
-        return float("inf")
-    size = max(float(np.abs(one).max(initial=0)), 1e-30)
-    return min(float(np.abs(one - way).max(initial=0)) for way in fits) / size
 
 
 def names_of(tensors: Table[str, np.ndarray]) -> str:

@@ -9,8 +9,8 @@ several of the other side behind one another, as a matrix for query, key and val
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
@@ -317,19 +317,21 @@ def _aligned(ours: list[Piece], theirs: list[Piece]) -> list[Match]:
     }
     for i in range(len(ours) + 1):
         for j in range(len(theirs) + 1):
-            steps = [(best[b][0], None, b) for b in ((i - 1, j), (i, j - 1)) if min(b) >= 0]
+            steps: list[tuple[float, Match | None, tuple[int, int]]] = [
+                (best[b][0], None, b) for b in ((i - 1, j), (i, j - 1)) if min(b) >= 0
+            ]
             for made, before in fitting.ending(ours, theirs, i, j):
                 steps.append((best[before][0] + _gain(made), made, before))
             if steps:
                 best[i, j] = max(steps, key=lambda step: step[0])
-    found, at = [], (len(ours), len(theirs))
+    found: list[Match] = []
+    at = (len(ours), len(theirs))
     while at != (0, 0):
-        _, made, at = best[at]
-        found += [made] if made else []
-    for made in found[::-1]:
-        ours = [p for p in ours if p not in made.keras]
-        theirs = [p for p in theirs if p not in made.torch]
-    found = found[::-1]
+        _, last, at = best[at]
+        found = [last, *found] if last else found
+    for each in found:
+        ours = [p for p in ours if p not in each.keras]
+        theirs = [p for p in theirs if p not in each.torch]
     while True:  # what stands in another order
         options = [m for a in ours for b in theirs if (m := fitting.of((a,), (b,)))]
         for single in theirs:
@@ -338,10 +340,10 @@ def _aligned(ours: list[Piece], theirs: list[Piece]) -> list[Match]:
             options += filter(None, [_parts(single, theirs, True)])
         if not options:
             return found
-        made = max(options, key=_gain)
-        found.append(made)
-        ours = [p for p in ours if p not in made.keras]
-        theirs = [p for p in theirs if p not in made.torch]
+        likely = max(options, key=_gain)
+        found.append(likely)
+        ours = [p for p in ours if p not in likely.keras]
+        theirs = [p for p in theirs if p not in likely.torch]
 
 
 class _Fitting:
@@ -421,8 +423,8 @@ def _parts(single: Piece, others: list[Piece], keras: bool) -> Match | None:
                 for end in range(start + 2, min(len(fitting), start + PARTS) + 1):
                     run = tuple(fitting[start:end])
                     if sum(math.prod(p.shape) for p in run) == math.prod(single.shape):
-                        sides = ((single,), run) if keras else (run, (single,))
-                        return Match(*sides, ways(*sides)[0])
+                        ends = ((single,), run) if keras else (run, (single,))
+                        return Match(ends[0], ends[1], ways(*ends)[0])
     return None
 
 
