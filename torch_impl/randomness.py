@@ -178,7 +178,7 @@ class _Replay(TorchDispatchMode):
             shape,
             self._place,
             rate,
-            _Lazily(found),
+            map(_array, found),
             repeats=torch._C._current_graph_task_id() != -1,  # a checkpoint computes it again
         )
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(drawn.device)
@@ -205,11 +205,9 @@ class _Replay(TorchDispatchMode):
     def _followed(self, function: Any, args: Any, result: Any) -> None:
         name = function.overloadpacket.__name__
         source = args[0] if args and isinstance(args[0], Tensor) else None
-        if source is not None and isinstance(result, Tensor):
-            if name.endswith("_like") or name.startswith("new_"):
-                if source.is_floating_point():
-                    self._like.append((_memory(result), source))
-                return
+        if source is not None and (name.endswith("_like") or name.startswith("new_")):
+            self._like.append((_memory(result), source))
+            return
         self._note(args)
         self._note(result)
 
@@ -219,16 +217,10 @@ class _Replay(TorchDispatchMode):
                 self._recent.append(each)
 
 
-class _Lazily:
-    """Tensors as NumPy has them, each only when it is looked at."""
-
-    def __init__(self, values: list[Tensor]) -> None:
-        self._values = values
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for each in self._values:
-            low = each.dtype in (torch.bfloat16, torch.float16)
-            yield (each.float() if low else each).detach().cpu().numpy()
+def _array(tensor: Tensor) -> np.ndarray:
+    low = tensor.dtype in (torch.bfloat16, torch.float16)  # NumPy has no bfloat16
+    array: np.ndarray = (tensor.float() if low else tensor).detach().cpu().numpy()
+    return array
 
 
 def _memory(tensor: Any) -> int:

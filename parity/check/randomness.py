@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -125,18 +125,19 @@ def seeded(seed: int, uncaught: list[str]) -> Iterator[None]:
 
     They cannot be recorded: that one was used is noted.
     """
-    before = np.random.get_state(), random.getstate()
-    np.random.seed(seed)
+    legacy: Any = vars(np.random)  # what a model calls, if it calls NumPy, is the old interface
+    before = legacy["get_state"](), random.getstate()
+    legacy["seed"](seed)
     random.seed(seed)
-    start = _position(), random.getstate()
+    start = repr(legacy["get_state"]()), random.getstate()
     try:
         yield
     finally:
-        if _position() != start[0]:
+        if repr(legacy["get_state"]()) != start[0]:
             uncaught.append("numpy.random")
         if random.getstate() != start[1]:
             uncaught.append("random")
-        np.random.set_state(before[0])
+        legacy["set_state"](before[0])
         random.setstate(before[1])
 
 
@@ -183,7 +184,7 @@ class Partners:
         shape: Sequence[int],
         place: str = "",
         rate: float | None = None,
-        meant: Sequence[np.ndarray] = (),
+        meant: Iterable[np.ndarray] = (),
         repeats: bool = False,
     ) -> np.ndarray:
         """What to feed, in `shape`; numbers of its own where no draw corresponds.
@@ -213,7 +214,7 @@ class Partners:
         return 1 - numbers if self.mirrored and kind == UNIFORM else numbers
 
     def _by_tensor(
-        self, candidates: Sequence[int], shape: Shape, meant: Sequence[np.ndarray], own: str
+        self, candidates: Sequence[int], shape: Shape, meant: Iterable[np.ndarray], own: str
     ) -> tuple[tuple[int, np.ndarray] | None, bool]:
         """The draw that is meant for the same numbers; whether there is one at all."""
         for tensor in meant:
@@ -356,11 +357,6 @@ def _arranged(numbers: np.ndarray, shape: Shape) -> np.ndarray:
             if bare.transpose(axes).shape == wanted:
                 return bare.transpose(axes).reshape(shape)
     return bare.reshape(shape)
-
-
-def _position() -> tuple[Any, ...]:
-    name, keys, position, *rest = np.random.get_state()
-    return (name, bytes(keys), position, *rest)  # type: ignore[arg-type]
 
 
 # Where numbers cannot be fed ---------------------------------------------------------------------
