@@ -54,6 +54,8 @@ class _Recorder:
         self._calls: list[tuple[str, list[Any]]] = []  # of layers: name, and what each got
         self._dropped: list[tuple[Any, Any]] = []  # of dropouts: what they got, their rate
 
+        self._building = 0
+
     def enter(self, stack: ExitStack) -> None:
         import tensorflow as tf
         from tensorflow.python.ops import (
@@ -77,14 +79,17 @@ class _Recorder:
                 if _RANDOM.match(name) and callable(function):
                     stack.enter_context(patch.object(module, name, self._instead(name, function)))
         stack.enter_context(patch.object(nn_ops, "_dropout", self._dropout(nn_ops._dropout)))
-        call = keras.layers.Layer.__call__
-        stack.enter_context(patch.object(keras.layers.Layer, "__call__", self._called(call)))
+        layer = keras.layers.Layer
+        for name, instead in (("__call__", self._called), ("_maybe_build", self._built)):
+            stack.enter_context(patch.object(layer, name, instead(getattr(layer, name))))
 
     def _instead(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         import tensorflow as tf
 
         def draw(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
+            if self._building:  # first weights
+                return result
             if (name not in _FED and name not in _INTEGERS) or not tf.executing_eagerly():
                 self._draws.uncaught.append(f"{self._place}: {name}")
                 return result
@@ -120,6 +125,16 @@ class _Recorder:
                 self._dropped.pop()
 
         return dropout
+
+    def _built(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def build(*args: Any, **kwargs: Any) -> Any:
+            self._building += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._building -= 1
+
+        return build
 
     def _called(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:

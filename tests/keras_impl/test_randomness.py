@@ -49,8 +49,9 @@ def test_a_run_repeats_bit_by_bit_and_draws_as_recorded() -> None:
 
 
 def test_inference_draws_nothing() -> None:
+    net = model()
     with randomness.recorded(1) as draws:
-        model()(X, training=False)
+        net(X, training=False)
     assert draws.events == draws.uncaught == []
 
 
@@ -103,6 +104,12 @@ def test_masks_of_recurrent_layers_are_recorded() -> None:
     assert {round(float(each.rate), 6) for each in draws.events} == {0.2, 0.4}
     assert all("lstm" in each.place for each in draws.events)
     assert not any(each.told for each in draws.events)  # masks of ones
+
+
+def test_first_weights_are_no_draws_of_the_model() -> None:
+    with randomness.recorded(1) as draws:
+        keras.Sequential([L.Dense(3), L.Dense(3)])(X)
+    assert draws.events == []
 
 
 def test_keras_is_itself_again_afterwards() -> None:

@@ -94,8 +94,9 @@ def test_a_draw_is_found_in_every_mode(how: Any) -> None:
 
 
 def test_a_module_in_inference_asks_for_nothing() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.LSTM(6, 3, 2, dropout=0.5)).double().eval()
     with randomness.replayed(Draws()) as played:
-        nn.Sequential(nn.Dropout(0.5), nn.LSTM(6, 3, 2, dropout=0.5)).double().eval()(given())
+        model(given())
     assert not (played.unmatched or played.uncaught)
 
 
@@ -135,7 +136,7 @@ def test_a_quiet_run_asks_for_nothing() -> None:
 
 
 def test_packed_sequences_are_fed_between_layers() -> None:
-    """Without a partner: each stacked layer but the last asks once, for all steps that there are."""
+    """Each stacked layer but the last asks once, for all steps that there are."""
     stack = nn.LSTM(6, 3, 3, dropout=0.4).double()
     packed = nn.utils.rnn.pack_padded_sequence(given(5, 2, 6), [5, 3])
     with randomness.replayed(Draws()) as played:
