@@ -25,6 +25,7 @@ from parity.recording import write_atomically
 if TYPE_CHECKING:
     import keras
 
+IN_PRECISION = True
 COUNTS = "object_name_uids"  # Keras' name for them
 
 

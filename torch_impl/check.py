@@ -22,13 +22,15 @@ from parity.check.trace import Request, Trace
 if TYPE_CHECKING:
     from torch import nn
 
+IN_PRECISION = False  # a run takes copies in the one asked for
+
 
 def main(arguments: list[str] | None = None) -> int:
     return worker.main("torch", arguments)
 
 
 def load(request: Request, in_precision: bool) -> nn.Module:
-    """The model of a request, in its own precision: a run takes copies in the one asked for."""
+    """The model of a request, in its own precision."""
     from torch_impl import loading
 
     settle(request)  # a builder draws the same weights every time

@@ -37,6 +37,8 @@ class Wing(Protocol):
     """`{framework}_impl.check`, which imports its framework when it is called. Beside these it has
     a function (model, request, folder) for each thing to do, `describe` and `trace` among them."""
 
+    IN_PRECISION: bool  # whether a model runs only in the precision in which it is built
+
     def load(self, request: Request, in_precision: bool) -> Any:
         """The model of a request, in its own precision or in the one asked for."""
         ...
@@ -82,7 +84,8 @@ class Worker:
 
     def do(self, what: str, request: Request, folder: Path) -> None:
         """Raises `InputError` with what is refused."""
-        precision = None if what in OWN_PRECISION else request.precision
+        own = what in OWN_PRECISION or not self.wing.IN_PRECISION
+        precision = None if own else request.precision
         key = (request.model, precision, request.seed)
         kept = self._again(self._kept.pop(key, None), request) or self._built(request, precision)
         self.wing.settle(request, kept.names)

@@ -23,6 +23,7 @@ from parity.check import __main__ as command_line
 from parity.check.trace import Request
 
 KERAS = """
+import os
 import keras
 from keras import layers as L
 
@@ -36,6 +37,12 @@ def net(*between):
 def build():
     keras.utils.set_random_seed(0)
     return net()
+
+def noisy():
+    print("building")
+    with open(f"{__file__}.processes", "a") as file:
+        print(os.getpid(), file=file)
+    return build()
 
 class Curve(L.Layer):
     def build(self, shape):
@@ -58,6 +65,7 @@ def pair():
     return net(), 1
 """
 TORCH = """
+import os
 import torch
 from torch import nn
 
@@ -71,6 +79,12 @@ def net(*between, outputs=2):
 
 def build():
     return net()
+
+def noisy():
+    print("building")
+    with open(f"{__file__}.processes", "a") as file:
+        print(os.getpid(), file=file)
+    return build()
 
 def wrong():
     return net(("act", nn.Tanh()))
@@ -190,10 +204,10 @@ def test_help_has_examples_and_loads_no_framework() -> None:
 
 @pytest.mark.workers
 def test_a_faithful_twin(folder: Path, command: Callable[..., Any]) -> None:
-    """All in processes, every level; the map and the files are kept."""
+    """All in two processes, every level; the map and the files are kept."""
     out, chart = folder / "out", folder / "found.toml"
     done = command(
-        *("parity.check", folder / "ours.py:build", folder / "theirs.py:build"),
+        *("parity.check", folder / "ours.py:noisy", folder / "theirs.py:noisy"),
         *("--threads", "1", "--json", "--out", out, "--write-map", chart),
     )
     assert done.code == 0, done.err
@@ -208,6 +222,10 @@ def test_a_faithful_twin(folder: Path, command: Callable[..., Any]) -> None:
     assert chart.read_text() == (out / "map.toml").read_text()
     assert 'keras = "hidden"\ntorch = "hidden"' in chart.read_text()
     assert done.err.startswith("describing both models …\nrunning the Keras model …\n")
+    for name, builds in (("ours", 2), ("theirs", 1)):  # in two precisions; in one
+        processes = (folder / f"{name}.py.processes").read_text().split()
+        assert len(processes) == builds and len(set(processes)) == 1
+        assert not Path(f"/proc/{processes[0]}").exists()
 
 
 @pytest.mark.workers

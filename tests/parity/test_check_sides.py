@@ -27,6 +27,7 @@ import os, signal, subprocess, sys, time
 from parity.check import worker
 from shared_data.errors import InputError
 
+IN_PRECISION = True
 loads = 0
 
 class Model:
