@@ -33,6 +33,7 @@ KINDS = {
 }
 
 Heard = Callable[[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]], None]
+_told: list[Heard] = []  # those who listen
 
 
 @contextmanager
@@ -58,17 +59,32 @@ def heard(tell: Heard) -> Iterator[None]:
         if graph is None:
             name = operation.decode() if isinstance(operation, bytes) else str(operation)
             pairs = dict(zip(attributes[::2], attributes[1::2], strict=True))
-            tell(name, tuple(inputs), pairs, tuple(outputs))
+            for each in list(_told):
+                each(name, tuple(inputs), pairs, tuple(outputs))
 
     # What is decorated with tf.function runs line by line, to be heard as well.
     compiled = not tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     op_callbacks.add_op_callback(callback)
+    _told.append(tell)
     try:
         yield
     finally:
+        _told.remove(tell)
         op_callbacks.remove_op_callback(callback)
         tf.config.run_functions_eagerly(not compiled)
+
+
+def as_one(called: str, inputs: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+    """What `compute` executes is told as one operation."""
+    listening, _told[:] = list(_told), []
+    try:
+        output = compute()
+    finally:
+        _told[:] = listening
+    for tell in listening:
+        tell(called, inputs, {}, (output,))
+    return output
 
 
 def eager() -> bool:

@@ -53,7 +53,7 @@ def in_precision(
     raise InputError(
         f"{spec} does not compute in {precision} throughout:\n{listed(tried)}\n"
         f"Leave dtype out when you build these layers, so that keras.config.set_floatx decides, or "
-        f"check in {'float32' if precision == 'float64' else 'float64'}."
+        f"check with --precision {'float32' if precision == 'float64' else 'float64'}."
     )
 
 
@@ -75,12 +75,17 @@ def _others(model: keras.Model, precision: str) -> list[str]:
             found.append(f"{name} is kept in {dtype}")
     for operation in _operations(model):
         dtype = str(getattr(operation, "dtype", ""))
-        if type(operation).__name__ == "Cast" and "float" in dtype and dtype != precision:
+        if type(operation).__name__ == "Cast" and _differs(dtype, precision):
             found.append(f"{operation.name} casts to {dtype}")
     for given in keras.tree.flatten(structure_of(model)):
-        if given is not None and "float" in str(given.dtype) and given.dtype != precision:
+        if given is not None and _differs(str(given.dtype), precision):
             found.append(f"the input {given.name} is taken in {given.dtype}")
     return found
+
+
+def _differs(said: str, precision: str) -> bool:
+    """Whether a type that is written into a model is kept to: float32 is not, in float64."""
+    return "float" in said and said != precision and (said, precision) != ("float32", "float64")
 
 
 def _operations(model: keras.Model) -> Iterator[Any]:

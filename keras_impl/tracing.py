@@ -18,9 +18,9 @@ from keras_impl import optimizers
 from keras_impl.exact import precision
 from keras_impl.failures import attempt
 from keras_impl.graph import drawn, fitted, precision_of, run, to_tensors
-from keras_impl.kinds import is_unit
 from keras_impl.parameters import named, own, settle, values
 from keras_impl.recorder import Recorder
+from keras_impl.singles import Singles, moved, noted, now
 from keras_impl.trail import floating
 from keras_impl.training import environment
 from parity.check.graph import INPUT, Graph
@@ -40,8 +40,10 @@ def trace(model: keras.Model, graph: Graph, request: Request, made: Trace | None
     fit it; and on a backend other than TensorFlow.
     """
     _check(model, request)
-    with precision(request.precision):
+    constants = Singles(model if request.precision == "float64" else None)
+    with precision(request.precision), noted(constants):
         side = _Side(model, graph, request)
+        constants.notes = side.notes
         given = inputs_of(model, request)
         made = made or Trace("keras", request.precision)
         made.environment = environment()
@@ -212,7 +214,7 @@ def dropout_off() -> Iterator[None]:
     dropping = (keras.layers.RNN, keras.layers.Attention, keras.layers.AdditiveAttention)
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        plain = is_unit(layer) and not layer.weights and not layer._layers
+        plain = not (layer.weights or layer._layers or isinstance(layer, keras.Model))
         if layer._call_has_training_arg and (plain or isinstance(layer, dropping)):
             kwargs["training"] = False
         return original(layer, *args, **kwargs)
@@ -233,7 +235,8 @@ def _restarted(model: keras.Model, nudge: bool) -> Iterator[None]:
             for each in model.weights:
                 _nudge(each)
         settle(model)
-        yield
+        with moved(nudge):
+            yield
     finally:
         for each, value in held:
             each.assign(value)
@@ -244,6 +247,8 @@ def _nudge(variable: keras.Variable) -> None:
     """As `parity.check.trace.nudged`, without a way through NumPy: weights may be gigabytes."""
     import tensorflow as tf
 
+    if now().nudged(variable):
+        return
     value = tf.convert_to_tensor(variable.value)
     if value.dtype.is_floating:
         infinity = tf.constant(np.inf, value.dtype)
@@ -271,11 +276,12 @@ def _check(model: keras.Model, request: Request) -> None:
 
 def _imprecise(model: keras.Model) -> list[str]:
     """Layers that TensorFlow computes in float32 whatever they are given."""
-    resizing = (keras.layers.UpSampling2D, keras.layers.Resizing)
+    exact = ("nearest", "bilinear", "bicubic", "area")
     return [
         f"{layer.name}: TensorFlow interpolates ({layer.interpolation}) in float32, float64 is cast"
         for layer in model._flatten_layers()
-        if isinstance(layer, resizing) and layer.interpolation != "nearest"
+        if isinstance(layer, keras.layers.UpSampling2D | keras.layers.Resizing)
+        if layer.interpolation not in exact or getattr(layer, "antialias", False)
     ]
 
 
