@@ -5,6 +5,7 @@ Each is a matrix for the height and one for the width, and so are its gradients.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ TABLE = 1024  # TensorFlow looks the weights of a bicubic resizing up: steps bet
 
 @contextmanager
 def exact_resizing() -> Iterator[None]:
-    """Bilinear, bicubic and area resizing of float64 images is float64 inside."""
+    """Resizing of float64 images is float64 inside."""
     with ExitStack() as stack:
         for name, weights in WEIGHTS.items():
             original = getattr(gen_image_ops, name)
@@ -31,14 +32,18 @@ def exact_resizing() -> Iterator[None]:
 
 def _in_double(original: Any, weights: Callable[..., np.ndarray]) -> Any:
     called = "".join(map(str.capitalize, original.__name__.split("_")))
+    signature = inspect.signature(original)
 
-    def resize(images: Any, size: Any, *args: Any, **kwargs: Any) -> Any:
-        images = tf.convert_to_tensor(images)
-        before, after = images.shape[1:3], tf.get_static_value(tf.convert_to_tensor(size))
-        if images.dtype != tf.float64 or after is None or None in before:
-            return original(images, size, *args, **kwargs)
-        given = dict(zip(("align_corners", "half_pixel_centers"), args, strict=False)) | kwargs
-        given.pop("name", None)
+    def resize(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        images = tf.convert_to_tensor(given.pop("images"))
+        after = tf.get_static_value(tf.convert_to_tensor(given.pop("size")))
+        before = images.shape[1:3]
+        moved = "translation" in given and np.any(tf.get_static_value(given["translation"]))
+        if images.dtype != tf.float64 or after is None or None in before or moved:
+            return original(*args, **kwargs)
+        for name in ("name", "scale", "translation"):
+            given.pop(name, None)
         height, width = (
             tf.constant(weights(int(b), int(a), **given), tf.float64)
             for b, a in zip(before, after, strict=True)
@@ -89,7 +94,24 @@ def area(before: int, after: int, align_corners: bool = False) -> np.ndarray:
     return np.maximum(covered, 0) / scale
 
 
-WEIGHTS = {"resize_bilinear": bilinear, "resize_bicubic": bicubic, "resize_area": area}
+def sampled(
+    before: int, after: int, kernel_type: str = "lanczos3", antialias: bool = True
+) -> np.ndarray:
+    """(after, before): a kernel around where an output lies, wider where it is to smooth."""
+    kernel, radius = KERNELS[kernel_type]
+    wide = max(before / after, 1.0) if antialias else 1.0
+    places = _places(before, after, False, True)
+    away = np.abs(np.arange(before) - places[:, None]) / wide
+    found = np.where(away <= radius, kernel(away), 0)
+    return found / found.sum(1, keepdims=True)
+
+
+WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
+    "resize_bilinear": bilinear,
+    "resize_bicubic": bicubic,
+    "resize_area": area,
+    "scale_and_translate": sampled,
+}
 
 
 def _places(before: int, after: int, align_corners: bool, half_pixel_centers: bool) -> np.ndarray:
@@ -105,7 +127,26 @@ def _scale(before: int, after: int, align_corners: bool) -> float:
     return before / after
 
 
+def _lanczos(radius: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda away: np.sinc(away) * np.sinc(away / radius)
+
+
+def _mitchell(away: np.ndarray) -> np.ndarray:
+    near = ((7 / 6 * away - 2) * away) * away + 8 / 9
+    return np.where(away < 1, near, ((-7 / 18 * away + 2) * away - 10 / 3) * away + 16 / 9)
+
+
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
+    "triangle": (lambda away: 1 - away, 1),
+    "keyscubic": (lambda away: _cubic(away, -0.5), 2),
+    "mitchellcubic": (_mitchell, 2),
+    "gaussian": (lambda away: np.exp(-2 * away**2), 1.5),
+    "lanczos3": (_lanczos(3), 3),
+    "lanczos5": (_lanczos(5), 5),
+}

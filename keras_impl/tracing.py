@@ -72,7 +72,7 @@ class _Side:
     def __init__(self, model: keras.Model, graph: Graph, request: Request) -> None:
         self.model, self.graph, self.request = model, graph, request
         self.nodes = [node.name for node in graph.nodes]
-        self.notes = _imprecise(model) if request.precision == "float64" else []
+        self.notes: list[str] = []
         self.loss: Callable[..., Any] | None = None
         if set(request.levels) - {"forward"}:
             from keras_impl.losses import Loss  # TensorFlow's
@@ -272,17 +272,6 @@ def _check(model: keras.Model, request: Request) -> None:
             f"the model {model.name} computes in {precision_of(model)}, {request.precision} is "
             "asked for: load it in that precision."
         )
-
-
-def _imprecise(model: keras.Model) -> list[str]:
-    """Layers that TensorFlow computes in float32 whatever they are given."""
-    exact = ("nearest", "bilinear", "bicubic", "area")
-    return [
-        f"{layer.name}: TensorFlow interpolates ({layer.interpolation}) in float32, float64 is cast"
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.UpSampling2D | keras.layers.Resizing)
-        if layer.interpolation not in exact or getattr(layer, "antialias", False)
-    ]
 
 
 def _arrays(path: str) -> Arrays:
