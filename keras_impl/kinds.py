@@ -5,6 +5,8 @@ How each is read stands in `keras_impl.rules`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -41,13 +43,20 @@ from keras_impl.rules import (
 
 
 def of_layer(layer: keras.layers.Layer) -> Rule | None:
-    """The rule of the layer's class, or of the nearest parent in the table if its `call` is that
-    parent's unchanged; None of any other."""
-    for parent in type(layer).__mro__:
-        if parent in LAYERS:
-            same = getattr(type(layer), "call", None) is getattr(parent, "call", None)
-            return LAYERS[parent] if same else None
-    return NAMED.get(type(layer).__name__)
+    """The rule of the layer's class, or of the nearest parent in the table if its `call` and what
+    that calls on it are that parent's unchanged; None of any other."""
+    parent = parent_of(layer)
+    if parent is None:
+        return NAMED.get(type(layer).__name__)
+    names = ("call", *parent.call.__code__.co_names)
+    own = type(layer)
+    same = all(getattr(own, name, None) is getattr(parent, name, None) for name in names)
+    return LAYERS[parent] if same else None
+
+
+def parent_of(layer: keras.layers.Layer) -> Any:
+    """The nearest of its classes that is in the table."""
+    return next((parent for parent in type(layer).__mro__ if parent in LAYERS), None)
 
 
 def is_unit(layer: keras.layers.Layer) -> bool:
@@ -55,7 +64,21 @@ def is_unit(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, keras.Model):
         return False
     whole = type(layer).__module__.startswith("keras.src.layers")  # Keras' own, known or not
-    return whole or of_layer(layer) is not None or not layer._layers
+    if whole or of_layer(layer) is not None:
+        return True
+    return not layer._layers and parent_of(layer) is None
+
+
+def owns_all(layer: keras.layers.Layer) -> bool:
+    """Whether what its layers hold is its own: of a unit, and of a class that calls `super().call`
+    of one that keeps its weights in layers of its own."""
+    if is_unit(layer):
+        return True
+    code = getattr(type(layer).call, "__code__", None)
+    return isinstance(layer, HOLDING) and code is not None and "super" in code.co_names
+
+
+HOLDING = (layers.RNN, layers.Bidirectional, layers.TimeDistributed, layers.MultiHeadAttention)
 
 
 def of_operation(operation: keras.Operation, before: Shape, after: Shape) -> Described:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_impl.kinds import is_unit
+from keras_impl.kinds import owns_all
 from keras_impl.rules import fused
 from parity.check.graph import Parameter
 
@@ -53,7 +53,7 @@ class Paths:
             if fused(layer) and isinstance(activation, keras.layers.Layer):
                 self._add(activation, f"{own}/activation")  # before its owner: see `owned`
             self._add(layer, own)
-            if not is_unit(layer):
+            if not owns_all(layer):
                 self._walk(layer, own)
 
     def _add(self, layer: keras.layers.Layer, path: str) -> None:
@@ -69,7 +69,7 @@ class Paths:
         """Every variable once, without the states of random generators and metrics."""
         found: dict[int, Owned] = {}
         for layer in self.layers:
-            unit = is_unit(layer)
+            unit = owns_all(layer)
             for variable in layer.weights if unit else _own(layer):
                 role = _role(layer, variable) if unit else variable.name
                 found.setdefault(id(variable), Owned(variable, self.of(layer), role))

@@ -38,6 +38,7 @@ GATHERING = ("GatherV2", "ResourceGather", "Take", "Gather")
 ELEMENTWISE = ("Add", "AddV2", "BiasAdd", "Sub", "Subtract", "Mul", "Multiply", "RealDiv", "Divide")
 
 Heard = Callable[[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]], None]
+_told: list[Heard] = []  # those who listen
 
 
 @contextmanager
@@ -63,15 +64,18 @@ def heard(tell: Heard) -> Iterator[None]:
         if graph is None:
             name = operation.decode() if isinstance(operation, bytes) else str(operation)
             pairs = dict(zip(attributes[::2], attributes[1::2], strict=True))
-            tell(name, tuple(inputs), pairs, tuple(outputs))
+            for each in list(_told):
+                each(name, tuple(inputs), pairs, tuple(outputs))
 
     # What is decorated with tf.function runs line by line, to be heard as well.
     compiled = not tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     op_callbacks.add_op_callback(callback)
+    _told.append(tell)
     try:
         yield
     finally:
+        _told.remove(tell)
         op_callbacks.remove_op_callback(callback)
         tf.config.run_functions_eagerly(not compiled)
 
@@ -98,6 +102,18 @@ def use(called: str, at: int, settings: Mapping[str, Any], turned: bool) -> str:
 def turns(called: str, inputs: Sequence[Any]) -> bool:
     """Whether an operation exchanges the two axes of a matrix."""
     return called == "Transpose" and len(inputs[0].shape) == 2
+
+
+def as_one(called: str, inputs: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+    """What `compute` executes is told as one operation."""
+    listening, _told[:] = list(_told), []
+    try:
+        output = compute()
+    finally:
+        _told[:] = listening
+    for tell in listening:
+        tell(called, inputs, {}, (output,))
+    return output
 
 
 def eager() -> bool:

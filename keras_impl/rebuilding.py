@@ -33,6 +33,7 @@ def in_precision(
     if not _others(model, precision):
         return model
     tried: list[str] = []
+    overruled: list[keras.Model] = []  # what says float32 in it is read as float64 in a run
     for way in (build, lambda: _from_config(model, precision)):
         if way is None:
             continue
@@ -50,10 +51,15 @@ def in_precision(
             _copy(model, made, spec)
             return made
         tried = others
+        if not _others(made, precision, kept=False):
+            overruled.append(made)
+    if overruled:
+        _copy(model, overruled[0], spec)
+        return overruled[0]
     raise InputError(
         f"{spec} does not compute in {precision} throughout:\n{listed(tried)}\n"
         f"Leave dtype out when you build these layers, so that keras.config.set_floatx decides, or "
-        f"check in {'float32' if precision == 'float64' else 'float64'}."
+        f"check with --precision {'float32' if precision == 'float64' else 'float64'}."
     )
 
 
@@ -62,8 +68,14 @@ def computes_in(model: keras.Model, precision: str) -> bool:
     return not _others(model, precision)
 
 
-def _others(model: keras.Model, precision: str) -> list[str]:
-    """What does not compute, or is not kept, in `precision`, by name."""
+def _others(model: keras.Model, precision: str, kept: bool = True) -> list[str]:
+    """What does not compute, or is not kept, in `precision`, by name. Unless `kept`, without what
+    `keras_impl.exact` overrules in a run: casts and inputs of float32, in float64."""
+
+    def differs(said: str) -> bool:
+        overruled = not kept and (said, precision) == ("float32", "float64")
+        return "float" in said and said != precision and not overruled
+
     found = []
     for layer in model._flatten_layers():
         dtype = str(layer.compute_dtype)
@@ -75,10 +87,10 @@ def _others(model: keras.Model, precision: str) -> list[str]:
             found.append(f"{name} is kept in {dtype}")
     for operation in _operations(model):
         dtype = str(getattr(operation, "dtype", ""))
-        if type(operation).__name__ == "Cast" and "float" in dtype and dtype != precision:
+        if type(operation).__name__ == "Cast" and differs(dtype):
             found.append(f"{operation.name} casts to {dtype}")
     for given in keras.tree.flatten(structure_of(model)):
-        if given is not None and "float" in str(given.dtype) and given.dtype != precision:
+        if given is not None and differs(str(given.dtype)):
             found.append(f"the input {given.name} is taken in {given.dtype}")
     return found
 

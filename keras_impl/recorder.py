@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_impl import kinds, raw_operations, rules
 from keras_impl.parameters import ROOT, Paths
-from keras_impl.trail import Trail, dtype, floating, shape_of, tensors
+from keras_impl.trail import Shape, Trail, dtype, floating, shape_of, tensors
 from parity.check.graph import Node
 
 
@@ -91,21 +91,74 @@ class Recorder:
         if self._off or _symbolic(args, kwargs):
             return original()
         path = self._paths.of(layer, self._here)
+        owner = path if layer.weights else ""
         if not kinds.is_unit(layer):
+            parent = kinds.parent_of(layer)
+            if parent is not None:
+                return self._subclass(layer, parent, path, original, (args, kwargs), owner)
             with self._looking_into(path):
                 return original()
         describe = kinds.of_layer(layer)
-        owner = path if layer.weights else ""
         if describe is None:
             return self._unknown(original, type(layer).__name__, path, (args, kwargs), owner)
         if isinstance(layer, keras.layers.Activation) and not rules.of_function(layer.activation):
             name = rules.name_of(layer.activation)
             return self._unknown(original, name, path, (args, kwargs), owner)
-        sources, before = self.trail.named_sources(args, kwargs), shape_of(args, kwargs)
+        return self._known(layer, describe, path, original, (args, kwargs), owner)
+
+    def _subclass(
+        self,
+        layer: Any,
+        parent: Any,
+        path: str,
+        original: Callable[[], Any],
+        given: Any,
+        owner: str,
+    ) -> Any:
+        """A class of the user's own that is a kind of a known layer. Where it calls `super().call`,
+        that is a call of the known one; what it computes with its weights by hand is one node."""
+        call, own = parent.call, type(layer).call is not parent.call
+        rule, reached = kinds.LAYERS[parent], False
+
+        def heard(called: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal reached
+
+            def plain() -> Any:
+                return call(called, *args, **kwargs)
+
+            if called is not layer or self._off:
+                return plain()
+            reached = True
+            return self._known(layer, rule, path, plain, (args, kwargs), owner)
+
+        sources, mark, before = self.trail.named_sources(given), self.trail.mark(), shape_of(given)
+        with ExitStack() as stack:
+            stack.enter_context(self._looking_into(path))
+            if own:
+                stack.enter_context(patch.object(parent, "call", heard))
+            output = original()
+        by_hand = any(owner and node.layer == owner for node in self.trail.nodes[mark[0] :])
+        if reached or not by_hand:
+            return output
+        self.trail.back(mark)
+        kind, settings = _described(rule, layer, before, shape_of(output))
+        settings = {**settings, "dtype": layer.compute_dtype}
+        return self._keep(self.trail.unique(path), kind, sources, output, owner, settings)
+
+    def _known(
+        self,
+        layer: Any,
+        describe: rules.Rule,
+        path: str,
+        original: Callable[[], Any],
+        given: Any,
+        owner: str,
+    ) -> Any:
+        sources, before = self.trail.named_sources(given), shape_of(given)
         name, ended = self.trail.unique(path), False
 
         def end(output: Any) -> Any:
-            kind, settings = describe(layer, before, shape_of(output))
+            kind, settings = _described(describe, layer, before, shape_of(output))
             settings = {**settings, "dtype": layer.compute_dtype}
             return self._keep(name, kind, sources, output, owner, settings)
 
@@ -129,8 +182,8 @@ class Recorder:
         name, owner = f"{path}/activation", ""
         described = rules.of_function(activation)
         if described is None and isinstance(activation, keras.layers.Layer):
-            describe = kinds.of_layer(activation)
-            described = describe(activation, shape_of(x), shape_of(x)) if describe else None
+            rule, shape = kinds.of_layer(activation), shape_of(x)
+            described = _described(rule, activation, shape, shape) if rule else None
             owner = self._paths.of(activation) if activation.weights else ""
         if described is None:
             with self._mute(False):
@@ -176,7 +229,9 @@ class Recorder:
             output = original()
         if not tensors(output):
             return output
-        kind, settings = kinds.of_operation(operation, shape_of(args, kwargs), shape_of(output))
+        kind, settings = _described(
+            kinds.of_operation, operation, shape_of(args, kwargs), shape_of(output)
+        )
         graph = bool(operation._inbound_nodes)  # of a functional model: it has a name of its own
         name = self._below(operation.name if graph else rules.snake(called), graph)
         numbers = [_number(each) for each in (*args, *kwargs.values())]
@@ -306,6 +361,15 @@ class Recorder:
             yield
         finally:
             self._muted = before
+
+
+def _described(rule: rules.Rule, called: Any, before: Shape, after: Shape) -> rules.Described:
+    """Kind and settings. An attribute of a user's class may say anything: what cannot be read so
+    is known by its class alone."""
+    try:
+        return rule(called, before, after)
+    except Exception:
+        return f"other:{type(called).__name__}", {}
 
 
 def _symbolic(*given: Any) -> bool:

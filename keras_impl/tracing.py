@@ -19,10 +19,10 @@ from keras_impl import optimizers
 from keras_impl.exact import precision
 from keras_impl.failures import attempt
 from keras_impl.graph import drawn, fitted, precision_of, run, to_tensors
-from keras_impl.kinds import is_unit
 from keras_impl.loading import assign, read_weights
 from keras_impl.parameters import named, own, settle, values
 from keras_impl.recorder import Recorder
+from keras_impl.singles import Singles, moved, noted, now
 from keras_impl.trail import floating
 from keras_impl.training import environment
 from parity.check.graph import INPUT, Graph
@@ -43,8 +43,10 @@ def trace(model: keras.Model, graph: Graph, request: Request, made: Trace | None
     fit it; and on a backend other than TensorFlow.
     """
     _check(model, request)
-    with precision(request.precision):
+    constants = Singles(model if request.precision == "float64" else None)
+    with precision(request.precision), noted(constants):
         side = _Side(model, graph, request)
+        constants.notes = side.notes
         given = inputs_of(model, request)
         made = made or Trace("keras", request.precision)
         made.environment = environment()
@@ -80,7 +82,7 @@ class _Side:
     def __init__(self, model: keras.Model, graph: Graph, request: Request) -> None:
         self.model, self.graph, self.request = model, graph, request
         self.nodes = [node.name for node in graph.nodes] if request.inside else []
-        self.notes = _imprecise(model) if request.precision == "float64" else []
+        self.notes: list[str] = []
         self.refused: dict[str, str] = {}
         self.weights = read_weights(model, Path(request.weights)) if request.weights else {}
         self.loss: Callable[..., Any] | None = None
@@ -236,7 +238,8 @@ class _Side:
                 for each in self.model.weights:
                     _nudge(each)
             settle(self.model)
-            yield
+            with moved(nudge):
+                yield
         finally:
             for each, value in held:
                 each.assign(value)
@@ -271,7 +274,7 @@ def dropout_off() -> Iterator[None]:
     dropping = (keras.layers.RNN, keras.layers.Attention, keras.layers.AdditiveAttention)
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        plain = is_unit(layer) and not layer.weights and not layer._layers
+        plain = not (layer.weights or layer._layers or isinstance(layer, keras.Model))
         if layer._call_has_training_arg and (plain or isinstance(layer, dropping)):
             kwargs["training"] = False
         return original(layer, *args, **kwargs)
@@ -284,6 +287,8 @@ def _nudge(variable: keras.Variable) -> None:
     """As `parity.check.trace.nudged`, without a way through NumPy: weights may be gigabytes."""
     import tensorflow as tf
 
+    if now().nudged(variable):
+        return
     value = tf.convert_to_tensor(variable.value)
     if value.dtype.is_floating:
         infinity = tf.constant(np.inf, value.dtype)
@@ -311,16 +316,6 @@ def _check(model: keras.Model, request: Request) -> None:
             f"the model {model.name} computes in {precision_of(model)}, {request.precision} is "
             "asked for: load it in that precision."
         )
-
-
-def _imprecise(model: keras.Model) -> list[str]:
-    """Layers that TensorFlow computes in float32 whatever they are given."""
-    resizing = (keras.layers.UpSampling2D, keras.layers.Resizing)
-    return [
-        f"{layer.name}: TensorFlow interpolates ({layer.interpolation}) in float32, float64 is cast"
-        for layer in model._flatten_layers()
-        if isinstance(layer, resizing) and layer.interpolation != "nearest"
-    ]
 
 
 def _arrays(path: str) -> Arrays:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -159,7 +160,8 @@ def writable(folder: Path) -> Path:
 
 
 def run(command: Callable[[], int]) -> int:
-    """The exit status of a command; what is wrong with a request is a message, not a traceback."""
+    """The exit status of a command. What is wrong with a request is a message, not a traceback;
+    what goes wrong in the tool itself says so."""
     try:
         status = command()
         sys.stdout.flush()
@@ -174,3 +176,13 @@ def run(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted: all workers ended", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:  # never the status of a difference
+        traceback.print_exc()
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            f"error: {type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno}, "
+            f"in {at.name}). This is a fault of the tool's own, not of what it was given: please "
+            "report it, with the command.",
+            file=sys.stderr,
+        )
+        return EXIT_REFUSED

@@ -477,7 +477,8 @@ def own_layers(watch: Watch) -> list[str]:
             n for n in watch.nodes if n.name == path or n.name.startswith((f"{path}/", f"{path}."))
         ]
         using = [n.kind for n in inside if n.layer == path]
-        by_hand = bool(using) and all(k.startswith(("scale", "other:")) for k in using)
+        kinds_by_hand = ("scale", "other:", "select")
+        by_hand = bool(using) and all(kind.startswith(kinds_by_hand) for kind in using)
         alike = parent and [watch.rules.get(n.name) for n in inside] == [layers.MODULES[parent]]
         if alike or (by_hand and (len(inside) > 1 or parent)):
             found.append(path)

@@ -57,6 +57,13 @@ class Stubborn(Net):
         keras.Model.__init__(self)
         self.dense = layers.Dense(UNITS, dtype="float32")
 
+class Half(Net):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(3,), dtype="float16", name="scale")
+
+    def call(self, x):
+        return self.dense(x * self.scale)
+
 def broken():
     return layers.Dense(-1)
 
@@ -194,10 +201,18 @@ def test_a_bad_builder_is_refused_in_words(file: Path, name: str, message: str) 
         loading.load(f"{file}:{name}")
 
 
-def test_what_stays_in_float32_is_refused_by_name(file: Path) -> None:
-    with pytest.raises(InputError, match=r"not compute in float64 throughout:\n.*dense"):
-        inputs = {"input:0": np.ones((1, 3))}
-        loading.load(f"{file}:Stubborn", precision="float64", inputs=inputs)
+def test_float32_that_is_written_into_a_model_is_overruled(file: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    made = loading.load(f"{file}:Stubborn", precision="float64", inputs={"input:0": x})
+    assert types(made) == {"float64"}
+    kernel, bias = made.get_weights()
+    np.testing.assert_allclose(made(x), x @ kernel + bias, rtol=1e-14)
+
+
+def test_what_stays_in_another_precision_is_refused_by_name(file: Path) -> None:
+    inputs = {"input:0": np.ones((1, 3))}
+    with pytest.raises(InputError, match=r"throughout:\n.*scale(.|\n)*--precision float32"):
+        loading.load(f"{file}:Half", precision="float64", inputs=inputs)
     with pytest.raises(InputError, match="builds another model the second time"):
         loading.load(f"{file}:moody", precision="float64")
 

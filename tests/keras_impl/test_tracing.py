@@ -333,11 +333,9 @@ def test_float32_runs_in_float32(tmp_path: Path) -> None:
 def test_what_is_left_out_is_noted(tmp_path: Path) -> None:
     def build() -> Any:
         x = keras.Input((2, 2, 1))
-        y = layers.UpSampling2D(interpolation="bilinear", name="up")(x)
-        return keras.Model(x, layers.Conv2D(1, 1, kernel_regularizer="l2")(y))
+        return keras.Model(x, layers.Conv2D(1, 1, kernel_regularizer="l2")(x))
 
-    found = traced(tmp_path, in_float64(build), [random(2, 2, 2, 1)], [random(2, 4, 4, 1)])
-    assert any("up" in note and "float32" in note for note in found.notes)
+    found = traced(tmp_path, in_float64(build), [random(2, 2, 2, 1)], [random(2, 2, 2, 1)])
     assert any("regularizers" in note for note in found.notes)
 
 
