@@ -114,8 +114,6 @@ class Layout:
         return self._fresh(node.name, node.shape)
 
     def _map(self, source: str, shape: tuple[int, ...]) -> tuple[Axis, ...]:
-        if not shape:  # a number each
-            return ()
         *names, last = [f"s{at}" for at in range(len(shape) - 1)] + ["c"]
         order = [*names, last] if self.graph.framework == "keras" else [last, *names]
         return tuple((Atom(n, s, source),) for n, s in zip(order, shape, strict=True))
