@@ -14,7 +14,8 @@ from parity.check.trace import nudged_single
 
 def test_a_fault_of_the_tools_own_is_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     def broken() -> int:
-        return {}["missing"]
+        nothing: dict[str, int] = {}
+        return nothing["missing"]
 
     assert cli.run(broken) == cli.EXIT_REFUSED
     said = capsys.readouterr().err.splitlines()[-1]
