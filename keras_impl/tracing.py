@@ -222,7 +222,7 @@ class _Side:
         gradients = attempt(
             lambda: tape.gradient(loss, by),
             f"{self.model.name}: TensorFlow finds no gradients",
-            "Ask for the level forward alone.",
+            "Ask for the level forward alone (--level forward).",
         )
         by_weights, by_sources, upstream = (
             [None if each is None else tf.convert_to_tensor(each) for each in part]

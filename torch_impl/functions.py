@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from parity.check.graph import written
 from torch_impl import kinds
 from torch_impl.kinds import Kind, Rule
 
@@ -94,7 +95,8 @@ def describe(
         if known is None:
             return f"other:{name}", {}
         arguments, rule = known
-        return rule(bind(arguments, args, kwargs), x, y)
+        kind, settings = rule(bind(arguments, args, kwargs), x, y)
+        return kind, written(settings)
     except Exception:  # called in a way that the table does not know
         return f"other:{name}", {}
 

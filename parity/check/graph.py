@@ -161,5 +161,17 @@ class Graph:
             raise InputError(f"{path} holds no description of a model: {error}") from None
 
 
+def written(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a file holds them: numbers of a framework's as Python's, and without what a
+    user's class has made of an attribute that no file can hold."""
+    found = {}
+    for name, value in settings.items():
+        try:
+            found[name] = json.loads(json.dumps(value, default=lambda each: each.item()))
+        except Exception:
+            continue
+    return found
+
+
 def _node(values: dict[str, Any]) -> Node:
     return Node(**{**values, "inputs": tuple(values["inputs"]), "shape": tuple(values["shape"])})
