@@ -123,6 +123,11 @@ class _Replay(TorchDispatchMode):
         self._recent: deque[Tensor] = deque(maxlen=_RECENT)
         self._like: deque[tuple[int, Tensor]] = deque(maxlen=_RECENT)  # memory made like a tensor
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's compiler, seconds to import, need not be told to keep out of here."""
+        return False
+
     def begins(self, module: nn.Module, args: Any) -> None:
         self._places.append(self._paths.get(module) or type(module).__name__)
         self._note(args)
