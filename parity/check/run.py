@@ -124,9 +124,9 @@ def check(
     if asked.direction:
         _carriable(mapping, torch if asked.direction == "torch-to-keras" else keras)
     job = _Job(sides, asked, folder, keras, torch, (first, second), observe)
-    if mapping.ambiguous:
+    if mapping.ambiguous or not mapping.by_graph:
         observe("telling layers apart by their numbers")
-        mapping = transfer.settle(mapping, job.score)
+        mapping = transfer.settle(mapping, job.reached)
     mapping.write(folder / "map.toml")
     return job.report(mapping)
 
@@ -190,16 +190,18 @@ class _Job:
             self.batch = len(next(iter(given.values())))
             self.axes = {name: _moved(value) for name, value in given.items()}
 
-    def score(self, mapping: transfer.Mapping) -> dict[str, float]:
-        """How far apart the outputs of every call are, relative to the largest value."""
-        mapping = mapping.settled()
-        matching, weights = self._matched(mapping)
+    def reached(self, mapping: transfer.Mapping) -> set[str]:
+        """The Keras nodes whose numbers PyTorch gives too, in any order, with a mapping."""
         self._send(mapping, [])
-        found = levels.Comparison(*self._run(matching, ("forward",)), matching, weights).forward
-        return {
-            name: each.relative if each.relative is not None else np.inf
-            for name, each in found.items()
-        }
+        given = [
+            {n.removeprefix("forward/"): v for n, v in trace.tensors.items() if "forward/" in n}
+            for trace in self._run(self._matched(mapping)[0], ("forward",))
+        ]
+        found = transfer.found_again(given[0], given[1].values())
+        for ours, theirs in zip(self.keras.outputs, self.torch.outputs, strict=False):
+            if not transfer.found_again({ours: given[0][ours]}, [given[1][theirs]]):
+                found.discard(ours)
+        return found
 
     def report(self, mapping: transfer.Mapping) -> CheckReport:
         """All levels asked for."""

@@ -15,7 +15,7 @@ from parity.transfer import attention, recurrent  # noqa: F401  they enter their
 from parity.transfer.layouts import Layout, Order, orders, turned
 from parity.transfer.names import alike
 from parity.transfer.rules import RULES, Context, Rule, Tensors, Unfit, takes
-from parity.transfer.tensors import Match, Piece, forms
+from parity.transfer.tensors import Match, Piece, forms, use_of
 from parity.transfer.units import Unit, Web, units, web
 
 MANY = 12  # the longest chain of recurrent layers
@@ -89,7 +89,8 @@ class Side:
         made = forms(how, unit.kind, role, each.shape, self.graph.framework)
         calls = unit.calls or ((call,) if call in self.layout.nodes else ())
         part = self._pieces.setdefault(name, replace(self.unit(name) or unit, calls=calls))
-        return Piece(part, made, self.places[name], each.trained)
+        use = use_of(how, unit.kind, role)
+        return Piece(part, made, self.places[name], each.trained, use)
 
     def having(self, units: Collection[Unit]) -> Side:
         """The side as if it had these units alone; all others are seen through."""
