@@ -79,6 +79,10 @@ class Side:
             return unit
         return unit.part([name], name)
 
+    def idle(self, name: str) -> bool:
+        """Whether it is a buffer that no call is known to read."""
+        return not (self.parameters[name].trained or self._owner[name].calls)
+
     def piece(self, name: str) -> Piece:
         """A parameter by itself, with the forms that it may have."""
         unit, each = self._owner[name], self.parameters[name]
@@ -141,7 +145,7 @@ class Fitting:
         kinds = (*keras, *torch)
         strange = sum(u.kind.startswith("other:") for u in kinds)
         cost = len(lost) + 0.1 * strange
-        kept = {key: value for key, value in context.items() if value}
+        kept = {key: value for key, value in context.items() if value not in ((), None)}
         return Candidate(keras, torch, rule.name, kept, words, numbers, cost, lost)
 
     def fit(
