@@ -83,7 +83,7 @@ def set_weights(model: keras.Model, path: Path) -> None:
 def assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
     """Set all variables, by name."""
     for name, each in named(model).items():
-        each.variable.assign(weights[name])
+        each.variable.assign(weights[name].astype(str(each.variable.dtype), copy=False))
 
 
 def read_weights(model: keras.Model, path: Path) -> dict[str, np.ndarray]:

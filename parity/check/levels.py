@@ -101,14 +101,7 @@ class Comparison:
                 continue
             theirs = each.to_keras(right, left.shape)
             once = full.replace("outputs/again/", "outputs/forward/")
-            nudged = [
-                (a, trace.tensors.get(f"nudged/{once}"))
-                for a, trace in ((left, self.keras), (right, self.torch))
-            ]
-            spread = [
-                None if b is None or a.shape != b.shape else np.abs(_float(a) - _float(b))
-                for a, b in nudged
-            ]
+            spread = [_moved_by(trace, once) for trace in (self.keras, self.torch)]
             if spread[1] is not None:
                 spread[1] = each.to_keras(spread[1], left.shape)
             found = self.compared(shown, left, theirs, lambda a, s=spread: self._by_channel(a, s))
@@ -211,16 +204,17 @@ class Comparison:
         right: np.ndarray | None,
         allowed: Callable[[np.ndarray | None], Allowed],
     ) -> Measurement:
-        """Equal infinities agree; NaN on both sides, and there alone, decides nothing."""
+        """Equal infinities agree; what overflows on both sides in other ways decides nothing."""
         if left is None or right is None or left.shape != right.shape:
             sides = [None if each is None else Tensor.whole(_float(each)) for each in (left, right)]
             return compare(name, sides[0], sides[1], allowed(left))
         a, b = _float(left), _float(right)
-        nan = np.isnan(a) & np.isnan(b)
-        if nan.any() and not (np.isnan(a) ^ np.isnan(b)).any():
-            what = "NaN on both sides: give inputs in the models' range (--inputs)"
-            return Measurement(name, ABSTAIN, what)
         same = np.isinf(a) & (a == b)
+        wild = [~np.isfinite(each) & ~same for each in (a, b)]
+        one_alone = (wild[0] ^ wild[1]).any() and "gradient" not in name
+        if wild[0].any() and wild[1].any() and not one_alone:
+            what = "not finite on both sides: give inputs in the models' range (--inputs)"
+            return Measurement(name, ABSTAIN, what)
         if same.any():
             a, b = (np.where(same, 0, each) for each in (a, b))
         return compare(name, Tensor.whole(a), Tensor.whole(b), allowed(a))
@@ -307,6 +301,15 @@ class Comparison:
             undecided_to=value,
             optional=alone or scale <= self.eps * largest,
         )
+
+
+def _moved_by(trace: Trace, name: str) -> np.ndarray | None:
+    """How far a nudge moves each element of an output."""
+    own, nudged = trace.tensors.get(name), trace.tensors.get(f"nudged/{name}")
+    if own is None or nudged is None or own.shape != nudged.shape:
+        return None
+    with np.errstate(invalid="ignore"):
+        return np.abs(_float(own) - _float(nudged))
 
 
 def _float(value: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ RUNS = {  # the last level asked for: what a wing has to run
     "update": ("forward", "loss", "update"),
     "trajectory": ("forward", "loss", "update", "trajectory"),
 }
-REPEATS = 200  # draws of each side, where only distributions can be compared
+REPEATS = 64  # draws of each side, where only distributions can be compared
 Observer = Callable[[str], None]
 Tensors = dict[str, np.ndarray]
 
