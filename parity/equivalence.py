@@ -91,24 +91,16 @@ def equivalence(
         raise ValueError(f"margin: expected a finite number above 0, got {margin}")
     pairs = np.array([left, right], dtype=np.float64)
     differences = pairs[1] - pairs[0]
-    seeds = len(differences)
-    # A difference of the tolerance itself, but for rounding, is not within it, yet not beyond.
-    rounding = TIE * np.maximum(1.0, np.abs(pairs).max(axis=0))
-    beyond = seeds - int((np.abs(differences) < margin - rounding).sum())
-    one_side = max(int((side > margin + rounding).sum()) for side in (differences, -differences))
-    near = seeds - one_side
-    evidence = {PASS: _evidence(seeds, beyond), FAIL: _evidence(seeds, near)}
+    beyond, near = (int(count) for count in _counted(pairs[0], pairs[1], margin))
+    verdict = str(verdicts(pairs[0], pairs[1], margin=margin, tests=tests))
     bars = {PASS: -math.log(ALPHA), FAIL: -math.log(ALPHA / tests)}
-    verdict = next((each for each, bar in bars.items() if evidence[each] >= bar), INCONCLUSIVE)
-    if not np.isfinite(differences).all():
-        verdict = FAIL
     needed = min(_needed(odd, bars[each]) for each, odd in ((PASS, beyond), (FAIL, near)))
     return Equivalence(
         left=tuple(pairs[0].tolist()),
         right=tuple(pairs[1].tolist()),
         mean=float(differences.mean()),
         interval=(float(differences.min()), float(differences.max())),
-        p_value=math.exp(-max(0.0, evidence[PASS])),
+        p_value=math.exp(-max(0.0, _evidence(len(left), beyond))),
         margin=margin,
         std=_std(differences),
         beyond=beyond,
@@ -117,6 +109,16 @@ def equivalence(
         seeds_needed=needed if verdict == INCONCLUSIVE else None,
         verdict=verdict,
     )
+
+
+def verdicts(left: np.ndarray, right: np.ndarray, *, margin: float, tests: int = 1) -> np.ndarray:
+    """Of many samples at once, (…, seeds)."""
+    seeds = left.shape[-1]
+    beyond, near = _counted(left, right, margin)
+    passing = _evidence(seeds, beyond) >= -math.log(ALPHA)
+    failing = _evidence(seeds, near) >= -math.log(ALPHA / tests)
+    failing |= ~np.isfinite(right - left).all(axis=-1)
+    return np.where(failing, FAIL, np.where(passing, PASS, INCONCLUSIVE))
 
 
 def overall(verdicts: Iterable[str]) -> str:
@@ -140,7 +142,20 @@ def power(seeds: int, share: float, tests: int = 1) -> float:
     return float(stats.binom.cdf(odd, seeds, share))
 
 
-def _evidence(seeds: int, odd: int) -> float:
+def _counted(left: np.ndarray, right: np.ndarray, margin: float) -> tuple[Any, Any]:
+    """How many seeds speak against `pass`, and against `fail`.
+
+    A difference of the tolerance itself, but for rounding, is not within it, yet not beyond: it
+    speaks against both.
+    """
+    differences, seeds = right - left, left.shape[-1]
+    rounding = TIE * np.maximum(1.0, np.maximum(np.abs(left), np.abs(right)))
+    within = (np.abs(differences) < margin - rounding).sum(axis=-1)
+    sides = ((side > margin + rounding).sum(axis=-1) for side in (differences, -differences))
+    return seeds - within, seeds - np.maximum(*sides)
+
+
+def _evidence(seeds: int, odd: Any) -> Any:
     """The logarithm of Wald's likelihood ratio for `RARE` against `ODD`, `odd` seeds being so."""
     return odd * math.log(RARE / ODD) + (seeds - odd) * math.log((1 - RARE) / (1 - ODD))
 
