@@ -1,14 +1,18 @@
 """Do both frameworks agree over several seeds, rather than by the luck of one?
 
-Both train from the same seeds, so that their final metrics are pairs. Per metric, a paired two
-one-sided t-test (Schuirmann 1987) asks whether the mean difference lies within the tolerance:
+Both train from the same seeds, so that their final metrics are pairs. What is counted, per metric,
+is how many seeds end further apart than the tolerance. The one assumption: seeds are independent,
+and a mean difference at or beyond the tolerance puts at least one seed in ten there. No shape of
+the differences is assumed, and none is needed (docs/equivalence.md):
 
-- `pass`: equivalent at 5 %; just as well: the 90 % confidence interval lies inside the margin;
-- `fail`: different beyond the margin at 5 %, two-sided, shared among all tests that are judged
-  together (Bonferroni), since one that fails is enough to fail them all;
-- `inconclusive`: neither; a power calculation says how many seeds would decide it.
+- `pass`: fewer than one seed in ten ends at or beyond the tolerance, at 5 %;
+- `fail`: fewer than one in ten ends within it or on its other side, at 5 % shared among all tests
+  that are judged together (Bonferroni), since one that fails is enough to fail them all;
+- `inconclusive`: neither; how many seeds could decide it follows from those that were counted.
 
-All tests must pass together, which keeps the 5 % without a share (intersection-union, Berger 1982).
+Both are Wald's sequential test (1945) of a share of one in ten against one in a hundred. Its error
+holds however often one looks, so seeds may be added until they decide. All tests must pass
+together, which keeps the 5 % without a share (intersection-union, Berger 1982).
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ from typing import Any
 
 import numpy as np
 
-ALPHA = 0.05  # chance to pass where the true difference is the tolerance, and to fail within it
-POWER = 0.8  # chance of a decision that `seeds_needed` asks for
-MOST_SEEDS = 1000
-QUANTILES = 2000  # over which the spread's distribution is averaged: four digits of power
+ALPHA = 0.05  # chance to pass where the true mean is at the tolerance, and to fail within it
+ODD = 0.1  # share of seeds that such a mean puts on its own side, at the least
+RARE = (
+    0.01  # the share that Wald's test has against it: the lower, the less an odd seed is forgiven
+)
+TIE = 8 * np.finfo(float).eps  # two numbers of order 1 and their difference are rounded by less
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 
@@ -35,13 +41,14 @@ class Equivalence:
     Attributes:
         left, right: the metric's final value per seed, in the metric's own unit.
         mean: of right - left.
-        interval: of the mean, with `confidence` 1 - 2 alpha.
-        p_value: of the two one-sided tests together; below alpha the metric is equivalent.
+        interval: the smallest and the largest right - left.
+        p_value: of `pass`, whatever the number of looks; at most alpha where it passes.
         margin: the tolerance.
-        std: of the differences over seeds; the test takes at least half a step of the metric.
-        step: the least by which the metric can change.
+        std: of the differences over seeds.
+        beyond: how many seeds end at or beyond the tolerance.
         tests: how many are judged together.
         noise: each side's own standard deviation over seeds, its noise floor.
+        seeds_needed: where inconclusive, with how many seeds it could be decided at the earliest.
         verdict: `pass`, `fail` or `inconclusive`.
     """
 
@@ -49,29 +56,17 @@ class Equivalence:
     right: tuple[float, ...]
     mean: float
     interval: tuple[float, float]
-    confidence: float
     p_value: float
     margin: float
     std: float
-    step: float
+    beyond: int
     tests: int
     noise: dict[str, float]
+    seeds_needed: int | None
     verdict: str
 
-    @property
-    def seeds_needed(self) -> int | None:
-        """Where inconclusive, how many seeds decide with a chance of 80 %, if mean and spread stay.
-
-        None where it is decided, or takes more than 1000.
-        """
-        if self.verdict != INCONCLUSIVE:
-            return None
-        return seeds_needed(
-            mean=self.mean, std=self.std, margin=self.margin, step=self.step, tests=self.tests
-        )
-
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "seeds_needed": self.seeds_needed}
+        return asdict(self)
 
 
 def equivalence(
@@ -79,17 +74,12 @@ def equivalence(
     right: Sequence[float] | np.ndarray,
     *,
     margin: float,
-    step: float = 0.0,
     tests: int = 1,
 ) -> Equivalence:
     """Judge one metric from its final values, one per seed and side, in the same order of seeds.
 
-    `step` is the least by which the metric can change: of an accuracy one image's share, of a
-    loss 0. Seeds that happen to agree to the image have no spread to judge by; the largest that
-    such a sample can hide is half a step (Popoviciu's inequality), and no less is taken for it.
-    `tests` says how many metrics and pairs are judged together.
-
-    A value that is not finite, a training that diverged, is never within: the metric fails.
+    `tests` says how many metrics and pairs are judged together. A value that is not finite, a
+    training that diverged, is never within: the metric fails.
 
     Raises:
         ValueError: the sides are not equally long, there are fewer than two seeds, or the margin
@@ -101,34 +91,34 @@ def equivalence(
         raise ValueError(f"margin: expected a finite number above 0, got {margin}")
     pairs = np.array([left, right], dtype=np.float64)
     differences = pairs[1] - pairs[0]
-    common: dict[str, Any] = {
-        "left": tuple(pairs[0].tolist()),
-        "right": tuple(pairs[1].tolist()),
-        "confidence": 1 - 2 * ALPHA,
-        "margin": margin,
-        "step": step,
-        "tests": tests,
-        "noise": {"left": _std(pairs[0]), "right": _std(pairs[1])},
-    }
-    if not np.isfinite(differences).all():
-        lost = math.nan
-        return Equivalence(
-            **common, mean=lost, interval=(lost, lost), p_value=1.0, std=lost, verdict=FAIL
-        )
-    interval, within, beyond = _tested(_spread(differences, step / 2), margin)
-    verdict = INCONCLUSIVE
-    if within < ALPHA:
-        verdict = PASS
-    elif beyond < ALPHA / tests:
-        verdict = FAIL
+    beyond, near = (int(count) for count in _counted(pairs[0], pairs[1], margin))
+    verdict = str(verdicts(pairs[0], pairs[1], margin=margin, tests=tests))
+    bars = {PASS: -math.log(ALPHA), FAIL: -math.log(ALPHA / tests)}
+    needed = min(_needed(odd, bars[each]) for each, odd in ((PASS, beyond), (FAIL, near)))
     return Equivalence(
-        **common,
+        left=tuple(pairs[0].tolist()),
+        right=tuple(pairs[1].tolist()),
         mean=float(differences.mean()),
-        interval=interval,
-        p_value=within,
+        interval=(float(differences.min()), float(differences.max())),
+        p_value=math.exp(-max(0.0, _evidence(len(left), beyond))),
+        margin=margin,
         std=_std(differences),
+        beyond=beyond,
+        tests=tests,
+        noise={"left": _std(pairs[0]), "right": _std(pairs[1])},
+        seeds_needed=needed if verdict == INCONCLUSIVE else None,
         verdict=verdict,
     )
+
+
+def verdicts(left: np.ndarray, right: np.ndarray, *, margin: float, tests: int = 1) -> np.ndarray:
+    """Of many samples at once, (…, seeds)."""
+    seeds = left.shape[-1]
+    beyond, near = _counted(left, right, margin)
+    passing = _evidence(seeds, beyond) >= -math.log(ALPHA)
+    failing = _evidence(seeds, near) >= -math.log(ALPHA / tests)
+    failing |= ~np.isfinite(right - left).all(axis=-1)
+    return np.where(failing, FAIL, np.where(passing, PASS, INCONCLUSIVE))
 
 
 def overall(verdicts: Iterable[str]) -> str:
@@ -139,77 +129,40 @@ def overall(verdicts: Iterable[str]) -> str:
     return PASS if found == {PASS} else INCONCLUSIVE
 
 
-def power(
-    seeds: int, *, mean: float, std: float, margin: float, step: float = 0.0, tests: int = 1
-) -> dict[str, float]:
-    """The chance of `pass` and of `fail` with so many seeds.
+def power(seeds: int, share: float, tests: int = 1) -> float:
+    """The chance that so many seeds, looked at once, decide.
 
-    Differences are normal with true `mean` and `std`. Exact for that: the sample's spread follows
-    a chi distribution, and for each spread the mean has a normal chance to fall into the region
-    that decides (Phillips 1990, J. Pharmacokinet. Biopharm. 18, 137).
+    `share` of them end, in truth, where they speak against it: for `pass`, at or beyond the
+    tolerance (`tests` is 1 then); for `fail`, within it or on its other side.
     """
-    from scipy import stats
+    from scipy import stats  # most of a second to import
 
-    freedom = seeds - 1
-    share = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    spread = std * np.sqrt(stats.chi2.ppf(share, freedom) / freedom)
-    error_found = np.maximum(spread, step / 2) / math.sqrt(seeds)
-    half = stats.t.ppf(1 - ALPHA, freedom) * error_found
-    apart = stats.t.ppf(1 - ALPHA / tests / 2, freedom) * error_found
-    error = max(std, np.finfo(float).tiny) / math.sqrt(seeds)
-
-    def below(bound: np.ndarray) -> np.ndarray:
-        return stats.norm.cdf((bound - mean) / error)
-
-    inside = np.where(half < margin, below(margin - half) - below(half - margin), 0.0)
-    outside = 1 - below(margin + apart) + below(-margin - apart)
-    return {PASS: float(inside.mean()), FAIL: float(outside.mean())}
+    bar = -math.log(ALPHA / tests)
+    odd = sum(_needed(count, bar) <= seeds for count in range(seeds)) - 1
+    return float(stats.binom.cdf(odd, seeds, share))
 
 
-def seeds_needed(
-    *, mean: float, std: float, margin: float, step: float = 0.0, tests: int = 1
-) -> int | None:
-    """The fewest seeds with which `pass` or `fail` has a chance of 80 %, or None beyond 1000."""
+def _counted(left: np.ndarray, right: np.ndarray, margin: float) -> tuple[Any, Any]:
+    """How many seeds speak against `pass`, and against `fail`.
 
-    def decides(seeds: int) -> bool:
-        chances = power(seeds, mean=mean, std=std, margin=margin, step=step, tests=tests)
-        return sum(chances.values()) >= POWER
-
-    if not decides(MOST_SEEDS):
-        return None
-    few, enough = 1, MOST_SEEDS  # more seeds never decide less
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        few, enough = (few, middle) if decides(middle) else (middle, enough)
-    return enough
+    A difference of the tolerance itself, but for rounding, is not within it, yet not beyond: it
+    speaks against both.
+    """
+    differences, seeds = right - left, left.shape[-1]
+    rounding = TIE * np.maximum(1.0, np.maximum(np.abs(left), np.abs(right)))
+    within = (np.abs(differences) < margin - rounding).sum(axis=-1)
+    sides = ((side > margin + rounding).sum(axis=-1) for side in (differences, -differences))
+    return seeds - within, seeds - np.maximum(*sides)
 
 
-def _tested(sample: np.ndarray, margin: float) -> tuple[tuple[float, float], float, float]:
-    """The mean's interval, the p value of two one-sided tests that it is within the margin, and
-    that of a two-sided test that it is beyond."""
-    if not _std(sample):  # the same for each seed: nothing is left to chance
-        same = float(sample[0])
-        return (same, same), float(abs(same) >= margin), float(abs(same) <= margin)
-    from statsmodels.stats.weightstats import DescrStatsW  # a second to import
-
-    described = DescrStatsW(sample)
-    low, high = described.tconfint_mean(2 * ALPHA)
-    within = described.ttost_mean(-margin, margin)[0]
-    over, under = (
-        described.ttest_mean(bound, alternative=side)[1]
-        for bound, side in ((margin, "larger"), (-margin, "smaller"))
-    )
-    return (float(low), float(high)), float(within), float(min(1.0, 2 * min(over, under)))
+def _evidence(seeds: int, odd: Any) -> Any:
+    """The logarithm of Wald's likelihood ratio for `RARE` against `ODD`, `odd` seeds being so."""
+    return odd * math.log(RARE / ODD) + (seeds - odd) * math.log((1 - RARE) / (1 - ODD))
 
 
-def _spread(differences: np.ndarray, least: float) -> np.ndarray:
-    """The sample; if its standard deviation is below `least`, one of the same mean that has it."""
-    std = _std(differences)
-    if std >= least:
-        return differences
-    mean = differences.mean()
-    pattern = differences - mean if std else np.linspace(-1.0, 1.0, len(differences))
-    return mean + pattern * (least / _std(pattern))
+def _needed(odd: int, bar: float) -> int:
+    """With how many seeds the evidence reaches `bar`, if only `odd` of them speak against it."""
+    return odd + math.ceil((bar - odd * math.log(RARE / ODD)) / math.log((1 - RARE) / (1 - ODD)))
 
 
 def _std(values: np.ndarray) -> float:

@@ -59,7 +59,9 @@ def pair(
     ours = recording(left, "keras", LOGITS, **changes)
     theirs = recording(right, "torch", LOGITS[::-1], **changes)
     probe = twins.probe(left)
-    found = ladder.run((probe, ours), (twins.probe(right, "torch", probe), theirs))
+    # The sides' answers differ for the pages that show samples, and for nothing else.
+    alike = dataclasses.replace(theirs, tensors={**theirs.tensors, "answers/test": LOGITS})
+    found = ladder.run((probe, ours), (twins.probe(right, "torch", probe), alike))
     return ours, theirs, found
 
 

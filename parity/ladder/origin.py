@@ -83,10 +83,14 @@ def _at_training(pair: Pair, results: Sequence[LevelResult], explained: bool) ->
         if beyond := first_beyond(pair, result):
             step, values = beyond
             parts.append(f"step {step} is the first beyond, loss {values}")
-        names = [each.name.removeprefix(FINAL).removeprefix(SHORT) for each in failing]
-        weights = [name for name in names if name not in (COUNT, BY_STEP, LOSS)]
-        if weights:
-            parts.append(f"after the last step {weights[0]} is the first tensor beyond")
+        losses = (COUNT, BY_STEP, SHORT + LOSS)
+        others = [each.name for each in failing if each.name not in losses]
+        at_end = [name for name in others if name.startswith((FINAL, SHORT))]
+        if at_end:
+            name = at_end[0].removeprefix(FINAL).removeprefix(SHORT)
+            parts.append(f"after the last step {name} is the first tensor beyond")
+        elif others:
+            parts.append(f"{others[0]} is the first number beyond")
         first = next((each for each in failing if each.name != COUNT), failing[0])
         status = CARRIED if explained else ORIGIN
         text = ", ".join(parts) or first.problem

@@ -23,6 +23,7 @@ LEVELS = (
     "trajectory",
     "outcome",
 )
+NUMERIC = LEVELS[1:-1]  # what passes in float64, or the report does not
 ORIGIN, UNDECIDED, CARRIED = "origin", "undecided", "carried"
 NAMED = 4  # how many names a detail lists before it counts the rest
 
@@ -41,6 +42,7 @@ class LevelResult:
         where: layer or tensor and element.
         detail: how much was compared, and the worst in all its numbers.
         tensors: every comparison behind the verdict; not part of report.json.
+        binding: undecided, it keeps the report from passing in any precision; likewise.
     """
 
     level: str
@@ -53,10 +55,12 @@ class LevelResult:
     where: str = ""
     detail: str = ""
     tensors: tuple[Measurement, ...] = dataclasses.field(default=(), repr=False)
+    binding: bool = dataclasses.field(default=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of report.json's `ladder`, in types that strict JSON knows."""
-        names = [item.name for item in dataclasses.fields(self) if item.name != "tensors"]
+        hidden = ("tensors", "binding")
+        names = [item.name for item in dataclasses.fields(self) if item.name not in hidden]
         return {name: _finite(getattr(self, name)) for name in names}
 
 
@@ -107,12 +111,24 @@ class LadderReport:
 
     @property
     def verdict(self) -> str:
-        """error if a side is unusable; else fail if a level fails, pass if one passes."""
+        """error if a side is unusable; else fail if a level fails; else pass if nothing is lacking.
+
+        Numbers have to agree where rounding hides nothing: every level of `NUMERIC` must pass in
+        float64. What is declared alike proves nothing alone.
+        """
         verdicts = {result.verdict for result in self.levels}
-        for verdict in (ERROR, FAIL, PASS):
+        for verdict in (ERROR, FAIL):
             if verdict in verdicts:
                 return verdict
-        return ABSTAIN
+        return ABSTAIN if self.lacking else PASS
+
+    @property
+    def lacking(self) -> list[str]:
+        """What would have to pass, and did not: `gradient float64`."""
+        of_level = {f"{level} float64": self.of(level, "float64") for level in NUMERIC}
+        short = [k for k, of in of_level.items() if not of or any(r.verdict != PASS for r in of)]
+        binding = [r for r in self.levels if r.binding and r.verdict != PASS]
+        return list(dict.fromkeys([*short, *(f"{r.level} {r.precision}" for r in binding)]))
 
     @property
     def first_failure(self) -> LevelResult | None:

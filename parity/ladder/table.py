@@ -57,9 +57,12 @@ def sentence(report: LadderReport) -> str:
     passed = [result for result in report.levels if result.verdict == PASS]
     undecided = _named(result for result in report.levels if result.verdict == ABSTAIN)
     more = f" Undecided: {', '.join(undecided)}." if undecided else ""
+    if not passed:
+        return f"ABSTAIN: nothing could be decided of {pair}."
+    agree = f"{pair} agree at {', '.join(_named(passed))}."
     if report.verdict == PASS:
-        return f"PASS: {pair} agree at {', '.join(_named(passed))}.{more}"
-    return f"ABSTAIN: nothing could be decided of {pair}."
+        return f"PASS: {agree}{more}"
+    return f"ABSTAIN: {agree} A pass needs {listed(report.lacking)} as well."
 
 
 def _parts(report: LadderReport) -> Iterator[Part]:

@@ -1,8 +1,11 @@
-"""The level `trajectory`: the same loss at every step of a training, the same final weights."""
+"""The level `trajectory`: the same numbers all along a training, the same weights at its end."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +19,7 @@ from parity.recording import METRICS, Recording
 
 # Names of comparisons: of the number of steps and epochs; of all losses; of a final weight.
 COUNT, BY_STEP, FINAL = "training", "loss by step", "final "
+BY_EPOCH, OTHER, EVALUATION = "by epoch ", "by step ", "evaluation "
 SHORT = "trajectory "  # begins the names of those of the probes' short trainings
 NO_RECORDING = "no recording of {}: record it without --probe-only"
 UNDECIDED = "training in float32 amplifies rounding: decide it with --precision float64"
@@ -70,14 +74,46 @@ def _whole(pair: Pair) -> LevelResult:
     found = [Measurement(COUNT, FAIL, said, problem) for problem in problems]
     left, right, allowed = _whole_losses(pair)
     found.append(compare(BY_STEP, left, right, allowed))
+    found += _other_numbers(pair, allowed)
+    weights = _weight_allowed(pair, counts[0])
     ours, theirs = (side.recorded("final") for side in pair.sides)
     for name in in_order(pair.left.parameters(), {**ours, **theirs}):
         a, b = (Tensor.whole(each[name]) if name in each else None for each in (ours, theirs))
-        found.append(compare(FINAL + name, a, b, _weight_allowed(pair, counts[0])))
+        found.append(compare(FINAL + name, a, b, weights))
+    ours, theirs = (side.recorded("answers") for side in pair.sides)
+    for name in dict.fromkeys([*ours, *theirs]):  # as exact as the weights that answer
+        a, b = (Tensor.whole(each[name]) if name in each else None for each in (ours, theirs))
+        found.append(compare(f"answers {name}", a, b, weights))
     subject = f"whole training of {counts[0]} steps"
     if beyond := _first_beyond(left, right, allowed):
         subject += f", loss first beyond at step {beyond[0]} ({beyond[1]})"
-    return summarise("trajectory", pair.left.experiment.precision, found, subject)
+    result = summarise("trajectory", pair.left.experiment.precision, found, subject)
+    return replace(result, binding=True)
+
+
+def _other_numbers(pair: Pair, losses: Allowed) -> Iterator[Measurement]:
+    """Whatever else was counted in the training: every epoch, step and evaluation.
+
+    Within the tolerance of the losses, which in float32 is the floor of the last step that has one.
+    """
+    value = None if losses.value is None else float(np.max(losses.value, initial=0.0))
+    allowed = replace(losses, value=value)
+    ours, theirs = (_numbers(side.recording) for side in pair.sides if side.recording)
+    for name in dict.fromkeys([*ours, *theirs]):
+        yield compare(name, ours.get(name), theirs.get(name), allowed)
+
+
+def _numbers(recording: Recording) -> dict[str, Tensor]:
+    """By name; what has no number, such as the ROC curve of a single class, is left out."""
+    found: dict[str, Any] = {BY_EPOCH + name: value for name, value in recording.history.items()}
+    found |= {OTHER + name: value for name, value in recording.steps.items() if name != LOSS}
+    for split, metrics in recording.evaluation.items():
+        found |= {f"{EVALUATION}{split} {name}": value for name, value in (metrics or {}).items()}
+    return {
+        name: Tensor.whole(np.array(value, np.float64))
+        for name, value in found.items()
+        if value not in (None, [])
+    }
 
 
 def _whole_losses(pair: Pair) -> tuple[Tensor, Tensor, Allowed]:

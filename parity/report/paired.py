@@ -12,8 +12,6 @@ from parity.equivalence import Equivalence
 from parity.recording import METRICS
 from parity.report.build import SCHEMA, finite
 
-SHARE_OF = {"accuracy": "train", "val_accuracy": "validation"}  # metric -> whose images it counts
-
 History = Mapping[str, Sequence[float | None]]
 
 
@@ -21,10 +19,12 @@ def combine(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """Judge reports of one request, by seed, as `build_report` made them; schema 1 of report.json.
 
     Returns:
-        `seeds`; `equivalence`: per pair its `verdict` and per metric `Equivalence.to_dict()`;
-        `runs`: the plain reports. A pair fails if a level of its ladder does, but for `outcome`,
-        which is the criterion of that one seed. `verdict` is that of the port
-        pairs, or `error` where one of them could not be judged. The rest is the first run's.
+        `seeds`; `equivalence`: per pair its `verdict`, what it was decided `by` and per metric
+        `Equivalence.to_dict()`; `runs`: the plain reports. A pair fails if a level of its ladder
+        does, but for `outcome`, which is the criterion of that one seed. It passes by its ladder
+        alone where that passes, which proves more, and no seed ends at or beyond the tolerance.
+        `verdict` is that of the port pairs, or `error` where one of them could not be judged. The
+        rest is the first run's.
 
     Raises:
         ValueError: fewer than two runs.
@@ -50,7 +50,6 @@ def combine(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
 
 def judge(
     histories: Sequence[tuple[History, History]],
-    splits: Mapping[str, Mapping[str, int]],
     margin: float,
     tests: int = len(METRICS),
 ) -> dict[str, Equivalence]:
@@ -58,7 +57,6 @@ def judge(
 
     Args:
         histories: per seed the left and the right arm's.
-        splits: images of each class in each split.
         tests: how many metrics of how many pairs are judged together.
     """
     judged = {}
@@ -67,9 +65,7 @@ def judge(
             [math.nan if side[metric][-1] is None else side[metric][-1] for side in sides]
             for sides in zip(*histories, strict=True)
         )
-        counted = SHARE_OF.get(metric)
-        step = 1 / sum(splits[counted].values()) if counted else 0.0
-        judged[metric] = equivalence.equivalence(left, right, margin=margin, step=step, tests=tests)
+        judged[metric] = equivalence.equivalence(left, right, margin=margin, tests=tests)
     return judged
 
 
@@ -86,21 +82,26 @@ def _pair(pair: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], tests: int
     sides = (pair["left"], pair["right"])
     found = {key: pair[key] for key in ("left", "right", "role")}
     failing = {each["level"] for each in pair["ladder"] if each["verdict"] == "fail"}
-    ladder = "pass" if failing == {"outcome"} else pair["ladder_verdict"]
+    # Only a training in float32, which decides no more than that, can fail in its outcome alone.
+    ladder = "abstain" if failing == {"outcome"} else pair["ladder_verdict"]
     found["ladder_verdict"] = ladder
     same = [each for run in runs for each in run["pairs"] if (each["left"], each["right"]) == sides]
     lost = [each for each in same if each["error"]]
     if lost:
         why = "; ".join(dict.fromkeys(each["error"] for each in lost))
         undecided = "error" if any(each["verdict"] == "error" for each in lost) else "abstain"
-        return {**found, "verdict": undecided, "metrics": {}, "error": why}
+        return {**found, "verdict": undecided, "by": None, "metrics": {}, "error": why}
     arms = [{arm["id"]: arm["history"] for arm in run["arms"]} for run in runs]
     histories = [(of_seed[sides[0]], of_seed[sides[1]]) for of_seed in arms]
-    judged = judge(histories, runs[0]["data"]["splits"], runs[0]["tolerance"], tests)
-    verdict = equivalence.overall(each.verdict for each in judged.values())
+    judged = judge(histories, runs[0]["tolerance"], tests)
+    verdict, by = equivalence.overall(each.verdict for each in judged.values()), "seeds"
+    proved = ladder == "pass" and not any(each.beyond for each in judged.values())
+    if ladder == "fail" or (proved and verdict != "pass"):
+        verdict, by = ladder, "ladder"
     return {
         **found,
-        "verdict": "fail" if ladder == "fail" else verdict,
+        "verdict": verdict,
+        "by": by,
         "metrics": {metric: each.to_dict() for metric, each in judged.items()},
         "error": None,
     }

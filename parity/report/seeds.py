@@ -1,4 +1,4 @@
-"""Several seeds: every seed's difference, their mean with its interval, and the margin."""
+"""Several seeds: every seed's difference, their mean and range, and the margin."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def draw(report: Mapping[str, Any]) -> Figure:
         fontweight="bold",
     )
     figure.supxlabel(
-        "right less left. Dots: seeds; bar: their mean with its interval; shaded: the margin",
+        "right less left. Dots: seeds; bar: their mean and range; shaded: the margin",
         fontsize=8.5,
         color=FAINT,
     )

@@ -305,7 +305,8 @@ def proof(pairs: Sequence[Mapping[str, Any]]) -> str:
     for result in results:
         if result["verdict"] != "pass":  # a failed one is the outcome of one seed among several
             names[f"{result['level']} {result['precision'] or ''}".strip()] = None
-    if any(f"{level} float64" in names for level in PROVEN):
+    passed = {r["level"] for r in results if (r["verdict"], r["precision"]) == ("pass", "float64")}
+    if any(level not in passed or f"{level} float64" in names for level in PROVEN):
         return f" The ladder leaves open: {', '.join(names)}."
     more = f" (left open: {', '.join(names)})" if names else ""
     return (

@@ -94,14 +94,13 @@ class Effect:
 class Explanation:
     """All effects, largest first, with the control last.
 
-    `floors` are the noise floors of the metrics, `steps` the least by which each can change.
+    `floors` are the noise floors of the metrics.
     """
 
     variant: str
     seeds: tuple[int, ...]
     effects: tuple[Effect, ...]
     floors: dict[str, float | None]
-    steps: dict[str, float]
 
     @property
     def metrics(self) -> list[str]:
@@ -120,7 +119,6 @@ class Explanation:
                 [0.0] * len(gaps),
                 gaps,
                 margin=TOLERANCE,
-                step=self.steps[metric],
                 tests=len(METRICS),
             )
             for metric in METRICS
@@ -146,9 +144,7 @@ def explain(
     effects = [_effect(name, seeds, runs, ladders.get(name)) for name in runs]
     ranked = sorted(effects, key=lambda each: (each.name == ALIGNED, -each.size))
     floors = {metric: _floor(runs[ALIGNED], metric) for metric in (*METRICS, *SPLITS)}
-    arms = [arm for of_seed in runs[ALIGNED].values() for arm in of_seed.values()]
-    steps = {metric: max((_step(arm, metric) for arm in arms), default=0.0) for metric in floors}
-    return Explanation(variant, tuple(seeds), tuple(ranked), floors, steps)
+    return Explanation(variant, tuple(seeds), tuple(ranked), floors)
 
 
 def to_dict(explanation: Explanation) -> dict[str, Any]:

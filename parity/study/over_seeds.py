@@ -39,8 +39,7 @@ def twins(studies: Mapping[int, Study]) -> list[dict[str, Any]]:
         if len(both) < 2:
             continue
         histories = [(keras.history, torch.history) for keras, torch in both.values()]
-        splits = next(iter(both.values()))[0].data["splits"]
-        metrics = judge(histories, splits, TOLERANCE)
+        metrics = judge(histories, TOLERANCE)
         found.append(
             finite(
                 {
@@ -57,7 +56,8 @@ def twins(studies: Mapping[int, Study]) -> list[dict[str, Any]]:
 def lines(judged: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Markdown: a row per variant and metric."""
     yield (
-        f"PyTorch less Keras, paired by seed. *pass*: equivalent within {TOLERANCE:g} at 5 %; "
+        "PyTorch less Keras, paired by seed. *pass*: fewer than one seed in ten ends "
+        f"{TOLERANCE:g} or more apart, at 5 %; "
         "*noise*: a framework's own standard deviation over seeds (docs/equivalence.md)."
     )
     yield ""
@@ -68,11 +68,11 @@ def lines(judged: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             low, high = one["interval"]
             verdict = one["verdict"]
             if one["seeds_needed"]:
-                verdict += f", about {one['seeds_needed']} seeds decide"
+                verdict += f", {one['seeds_needed']} seeds could decide"
             numbers = [signed(value) for value in (one["mean"], low, high)]
             noise = [difference(one["noise"][side]) for side in ("left", "right")]
             interval = f"{numbers[1]} to {numbers[2]}"
             rows.append([name, metric.replace("_", " "), verdict, numbers[0], interval, *noise])
             name = ""
-    heading = ["model", "metric", "verdict", "mean difference", "90 % interval"]
+    heading = ["model", "metric", "verdict", "mean difference", "range"]
     yield from markdown_table([*heading, "noise Keras", "noise PyTorch"], rows, left=3)

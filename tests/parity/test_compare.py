@@ -403,7 +403,7 @@ def test_what_is_finished_is_not_run_again(command: Command, tmp_path: Path) -> 
 def test_seeds_are_judged_together_and_more_of_them_join_in(
     command: Command, tmp_path: Path
 ) -> None:
-    # One of 4 images is a quarter of the validation accuracy: two seeds cannot decide.
+    # Without a ladder, and of too few seeds to see what one in ten does.
     arguments = (*TRAIN_ONLY, "--padding", "1", "--epochs", "1", "--out", tmp_path, "--json")
     two = command("parity.compare", *arguments, "--seeds", "8", "9")
     assert two.code == 3, two.err
@@ -414,7 +414,7 @@ def test_seeds_are_judged_together_and_more_of_them_join_in(
     assert (three.json["seeds"], len(three.json["runs"])) == ([8, 9, 10], 3)
     (pair,) = three.json["equivalence"]
     for metric in ("loss", "val_loss"):
-        assert pair["metrics"][metric]["verdict"] == "pass"
+        assert pair["metrics"][metric]["verdict"] == "inconclusive"
         finals = [
             Recording.read(tmp_path / f"s{seed}" / "torch-p1").history[metric][-1]
             for seed in (8, 9, 10)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import ladder_twins as twins
@@ -19,7 +20,7 @@ from parity.ladder import LEVELS, LadderReport, run
 from parity.ladder import sides as sides_module
 from parity.ladder.measure import ABSTAIN, FAIL, PASS, Measurement
 from parity.ladder.results import LEVELS as NAMES
-from parity.ladder.results import LevelResult, summarise
+from parity.ladder.results import NUMERIC, LevelResult, summarise
 from parity.ladder.sides import load, reference_of
 from parity.ladder.tolerances import TABLE
 from parity.probe import INPUT, Probe
@@ -570,6 +571,84 @@ class TestTrajectory:
         assert f"final {name}: missing on the right" in self.whole(left, side).detail
 
 
+class TestEveryNumberOfARecording:
+    """Faults that leave every loss by step and every weight as they are."""
+
+    def failing(self, left, side, named):
+        report = run(left, side)
+        result = report.of("trajectory")[0]
+        failed = {each.name for each in result.tensors if each.verdict == FAIL}
+        assert (report.verdict, result.verdict, failed) == (FAIL, FAIL, named)
+        return next(each for each in report.origins if each.where == "training").text
+
+    @pytest.mark.parametrize("metric", ["loss", "accuracy", "val_loss", "val_accuracy"])
+    @pytest.mark.parametrize("off", [1.1e-10, 0.0199])
+    def test_a_metric_within_2_percent_fails(self, left, right, metric, off):
+        side = copied(right)
+        side[1].history[metric][-1] = left[1].history[metric][-1] + off
+        text = self.failing(left, side, {f"by epoch {metric}"})
+        assert text == f"by epoch {metric} is the first number beyond"
+        assert only(run(left, side), "outcome").verdict == PASS
+
+    def test_rounding_does_not(self, left, right):
+        side = copied(right)
+        side[1].history["val_loss"][-1] = left[1].history["val_loss"][-1] + 0.9e-10
+        assert run(left, side).verdict == PASS
+
+    def test_early_epochs_count_too(self):
+        experiment = dataclasses.replace(SMALL, epochs=3)
+        sides = [twins.recording(Twin(experiment, backwards=b), steps=12) for b in (False, True)]
+        for side, early in zip(sides, ([0.9, 0.5], [5.0, 7.0]), strict=True):
+            for metric, values in side.history.items():
+                side.history[metric] = [*early, *values] if metric == "val_loss" else 3 * values
+            side.data["splits"]["train"] = {"all": 8}
+        self.failing(*sides, {"by epoch val_loss"})
+
+    def test_the_accuracy_of_every_step(self, left, right):
+        sides = copied(left), copied(right)
+        for side, value in zip(sides, (0.9, 0.5), strict=True):
+            side[1].steps["accuracy"] = [value] * 4
+        self.failing(*sides, {"by step accuracy"})
+
+    def test_confusion_and_the_area_under_the_curve(self, left, right):
+        sides = copied(left), copied(right)
+        for side, counts, area in zip(
+            sides, ([[5, 0], [1, 6]], [[0, 5], [6, 1]]), (0.9, 0.1), strict=True
+        ):
+            side[1].evaluation["test"] |= {"confusion": counts, "roc_auc": area}
+        self.failing(*sides, {"evaluation test confusion", "evaluation test roc_auc"})
+
+    def test_what_one_side_alone_measured(self, left, right):
+        sides = copied(left), copied(right)
+        sides[0][1].evaluation["test"]["roc_auc"] = 0.9
+        self.failing(*sides, {"evaluation test roc_auc"})
+
+    def test_the_answers(self, left, right):
+        sides = copied(left), copied(right)
+        for side, value, verdict in zip(sides, (0.5, 0.5 + 0.9e-8), (FAIL, PASS), strict=True):
+            side[1].tensors["answers/test"] = np.array([[value, 1.0]])
+            assert run(*sides).verdict == verdict  # first where one side alone has answers
+        sides[1][1].tensors["answers/test"] = np.array([[0.5 + 1.1e-8, 1.0]])
+        self.failing(*sides, {"answers test"})
+
+
+class TestWhatAPassNeeds:
+    def test_declarations_alone_are_none(self, left, right):
+        sides = [
+            dataclasses.replace(side[0], tensors={}, facts={}, reference=None)
+            for side in (left, right)
+        ]
+        report = run(*sides)
+        assert only(report, "trajectory").verdict == ABSTAIN
+        assert {each.verdict for each in report.of("structure")} == {PASS}
+        assert report.verdict == ABSTAIN
+
+    def test_a_gradient_by_the_images_that_no_layer_alone_decides_is_none(self, left):
+        twin = Twin(backwards=True, change=at("block1.conv", "by_input", lambda v: v / 2))
+        report = run(left[0], twins.probe(twin, "torch"))
+        assert (report.verdict, report.lacking) == (ABSTAIN, ["gradient float64"])
+
+
 class TestFloat32Training:
     @pytest.fixture(scope="class")
     @staticmethod
@@ -600,6 +679,28 @@ class TestFloat32Training:
         result = self.whole(left, right)
         assert result.verdict == ABSTAIN
         assert "--precision float64" in result.detail
+
+    def test_steps_that_grow_longer_after_the_probed_ones_are_undecided(self, sides):
+        taken = Counter()
+
+        def longer(name, stage, value):
+            if stage != "step":
+                return value
+            taken[name] += 1
+            return value * (1.1 if taken[name] > 4 else 1)
+
+        recordings = [
+            twins.recording(Twin(FLOAT32), steps=8),
+            twins.recording(Twin(FLOAT32, backwards=True, change=longer), "torch", 8),
+        ]
+        report = run(*((probe, each) for (probe, _), each in zip(sides, recordings, strict=True)))
+        assert (report.verdict, report.lacking) == (ABSTAIN, ["trajectory float32"])
+
+    @pytest.mark.parametrize("value", [0.9, 5.0])
+    def test_so_is_a_validation_loss_of_its_own(self, sides, value):
+        left, right = sides[0], copied(sides[1])
+        right[1].history["val_loss"][-1] = value
+        assert self.whole(left, right).verdict == ABSTAIN
 
     def test_a_missing_step_still_fails(self, sides):
         left, right = sides[0], copied(sides[1])
@@ -661,7 +762,10 @@ class TestPartialSides:
 
     def test_recordings_alone(self, left, right):
         report = run(left[1], right[1])
-        assert report.verdict == PASS
+        assert report.verdict == ABSTAIN
+        assert report.lacking == [
+            f"{level} float64" for level in ("forward", "loss", "gradient", "update")
+        ]
         decided = {each.level for each in report.levels if each.verdict == PASS}
         assert decided == {"transfer", "trajectory", "outcome"}
         assert "--no-probe" in only(report, "forward").detail
@@ -728,7 +832,7 @@ class TestVerdicts:
         ("verdicts", "overall"),
         [
             ((PASS, PASS), PASS),
-            ((PASS, ABSTAIN), PASS),
+            ((PASS, ABSTAIN), ABSTAIN),
             ((ABSTAIN, ABSTAIN), ABSTAIN),
             ((), ABSTAIN),
             ((PASS, FAIL), FAIL),
@@ -736,9 +840,26 @@ class TestVerdicts:
             ((FAIL, "error"), "error"),
         ],
     )
-    def test_overall(self, verdicts, overall):
-        levels = tuple(LevelResult("forward", each) for each in verdicts)
+    @pytest.mark.parametrize("level", NUMERIC)
+    def test_overall(self, verdicts, overall, level):
+        others = (LevelResult(each, PASS, "float64") for each in NUMERIC if each != level)
+        levels = (*others, *(LevelResult(level, each, "float64") for each in verdicts))
         assert LadderReport("a", "b", levels).verdict == overall
+
+    @pytest.mark.parametrize("without", NUMERIC)
+    def test_every_level_of_numbers_must_pass_in_float64(self, without):
+        levels = [LevelResult("structure", PASS), LevelResult(without, PASS, "float32")]
+        levels += [LevelResult(each, PASS, "float64") for each in NUMERIC if each != without]
+        report = LadderReport("a", "b", tuple(levels))
+        assert (report.verdict, report.lacking) == (ABSTAIN, [f"{without} float64"])
+
+    def test_float32_may_stay_undecided_but_for_what_was_trained_in_it(self):
+        levels = [LevelResult(each, PASS, "float64") for each in NUMERIC]
+        levels.append(LevelResult("trajectory", ABSTAIN, "float32"))
+        assert LadderReport("a", "b", tuple(levels)).verdict == PASS
+        levels.append(LevelResult("trajectory", ABSTAIN, "float32", binding=True))
+        report = LadderReport("a", "b", tuple(levels))
+        assert (report.verdict, report.lacking) == (ABSTAIN, ["trajectory float32"])
 
     @pytest.mark.parametrize(
         ("tensors", "verdict"),

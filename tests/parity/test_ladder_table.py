@@ -131,7 +131,11 @@ def test_goes_to_standard_output(faithful, capsys):
 @pytest.mark.parametrize(
     ("verdicts", "text"),
     [
-        (["pass", "abstain"], "PASS: a and b agree at forward float64. Undecided: loss."),
+        (
+            ["pass", "abstain"],
+            "ABSTAIN: a and b agree at forward float64. A pass needs transfer float64, loss "
+            "float64, gradient float64, update float64 and 1 more as well.",
+        ),
         (["fail", "pass"], "FAIL: a and b part at forward float64."),
         (["abstain", "abstain"], "ABSTAIN: nothing could be decided of a and b."),
     ],

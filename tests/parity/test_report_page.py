@@ -431,12 +431,11 @@ class TestSamples:
 
 class TestSeeds:
     def test_every_metric_has_its_verdict_and_its_plot(self, tmp_path: Path) -> None:
-        # One of 4 images is a quarter of an accuracy: three seeds cannot decide those.
-        folder = report_runs.write_seeds(tmp_path / "seeds")
+        folder = report_runs.write_seeds(tmp_path / "seeds")  # too few to decide, though equal
         found = tree(page.write(folder))
         table = next(t for t in found.all("table") if "Paired over 3 seeds" in t.text)
         verdicts = [row.all("td")[0].text for row in table.all("tbody")[0].all("tr")]
-        assert verdicts == ["✓ pass", "? inconclusive", "✓ pass", "? inconclusive"]
+        assert verdicts == ["? inconclusive"] * 4
         plots = [f for f in found.all("figure") if "margin" in f.text]
         assert len(plots) == 4
         assert "seeds 8 9 10, float64" in found.text

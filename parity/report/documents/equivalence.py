@@ -38,13 +38,13 @@ def section(pairs: Sequence[Facts]) -> Section:
                 ]
             )
             figures.append(_figure(pair, metric, found, pair["seeds"]))
-    columns = ("metric", "verdict", "mean", "interval", "margin", "p", "noise left / right")
+    columns = ("metric", "verdict", "mean", "range", "margin", "p", "noise left / right")
     paired = Table(
         f"Paired over {seeds_of(pairs)} seeds: right less left",
-        (*columns, "seeds that would decide"),
+        (*columns, "seeds that could decide"),
         rows,
         left=2,
-        note="Two one-sided t-tests: equivalent where the 90 % interval lies within the margin. "
+        note="Pass: fewer than one seed in ten ends at the margin or beyond it, at 5 %. "
         "Noise: each side's own standard deviation over seeds.",
     )
     errors = [f"{name_of(pair)}: {pair['error']}" for pair in pairs if pair.get("error")]
@@ -64,9 +64,9 @@ def _figure(pair: Facts, metric: str, found: Facts, labels: Sequence[int]) -> Fi
     rows = min(len(labels), seeds.MOST_LABELLED)
     return Figure(
         f"{name_of(pair)}: {IN_WORDS.get(metric, metric)}",
-        f"{found['verdict']}: mean {signed(found['mean'])}, interval {signed(low)} to "
+        f"{found['verdict']}: mean {signed(found['mean'])}, {signed(low)} to "
         f"{signed(high)}, margin ±{found['margin']:g}. Dots: seeds; diamond and bar: their mean "
-        "and its interval; shaded: the margin.",
+        "and range; shaded: the margin.",
         drawn(
             lambda axes: seeds.panel(axes, found, labels, SEED_COLOURS),
             (SIZE[0], 0.8 + 0.16 * rows),
