@@ -8,7 +8,9 @@
 
 `keras` and `torch` are paths of layers, a list where several stand for one; of a bare parameter
 that shares its owner with others, the parameter's own name. `rule` may be left out, and so may
-whole layers, to be found. `flattened = []` says that nothing is reordered.
+whole layers, to be found. `flattened = []` says that nothing is reordered. A single tensor is named
+by its parameter (`rule = "tensor"`, see `tensors.Tensor` for its `keras_axes`, `torch_axes`,
+`joined` and `blocks`), also one of a layer that stands in another entry: it is taken out of it.
 """
 
 from __future__ import annotations

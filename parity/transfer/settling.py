@@ -456,11 +456,12 @@ def found_again(
     found = set()
     for name, value in ours.items():
         own = np.sort(value, axis=None)
-        allowed = tolerance * max(1e-30, float(np.abs(own).max(initial=0)))
+        finite = np.abs(own[np.isfinite(own)])
+        allowed = tolerance * max(1e-30, float(finite.max(initial=0)))
         few = slice(None, None, max(1, own.size // 64))  # most are told apart by these
         if any(
-            (np.abs(own[few] - each[few]) <= allowed).all()
-            and (np.abs(own - each) <= allowed).all()
+            np.allclose(own[few], each[few], 0, allowed, equal_nan=True)
+            and np.allclose(own, each, 0, allowed, equal_nan=True)
             for each in sizes.get(value.size, ())
         ):
             found.add(name)

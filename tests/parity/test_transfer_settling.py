@@ -102,3 +102,6 @@ def test_numbers_are_found_again_in_any_order_and_shape() -> None:
     value = np.random.default_rng(0).normal(size=(2, 3, 4))
     theirs = [value.transpose(2, 0, 1).reshape(4, 6), np.ones(24)]
     assert transfer.found_again({"a": value, "b": value + 1e-3}, theirs) == {"a"}
+    masked = np.array([np.inf, 1.0, -np.inf, np.nan])
+    assert transfer.found_again({"a": masked, "b": masked[:2]}, [masked[::-1]]) == {"a"}
+    assert not transfer.found_again({"a": masked}, [np.array([np.inf, 2.0, -np.inf, np.nan])])

@@ -15,8 +15,9 @@ from parity.transfer.tensors import forms
 
 keras = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")
-L, ops, nn = keras.layers, keras.ops, torch.nn
-F = nn.functional
+L: Any = keras.layers
+nn: Any = torch.nn
+ops, F = keras.ops, nn.functional
 Models = tuple[Any, Any, tuple[int, ...]]  # of Keras, of PyTorch, what Keras reads
 
 
