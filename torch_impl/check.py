@@ -8,6 +8,7 @@ Without either, both. The request is a `parity.check.trace.Request` as a file.
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from parity.check import worker
 from parity.check.graph import Graph
 from parity.check.trace import Request, Trace
+from parity.recording import write_atomically
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,6 +100,14 @@ def lent(
         yield taken
 
 
+def signature(model: nn.Module, request: Request, out: Path) -> None:
+    """Write what the model's forward calls its inputs, which no run is needed for."""
+    from torch_impl.graph import taken
+
+    text = json.dumps(taken(model)) + "\n"
+    write_atomically(out / "signature.json", text.encode())
+
+
 def describe(model: nn.Module, request: Request, out: Path) -> None:
     """Write what the model is, and its weights, into `out`."""
     import torch
@@ -107,7 +117,7 @@ def describe(model: nn.Module, request: Request, out: Path) -> None:
     from torch_impl.tracing import inputs_of
 
     out.mkdir(parents=True, exist_ok=True)
-    described = graph.describe(model, inputs_of(request))
+    described = graph.describe(model, inputs_of(request), request.called, request.packed)
     state = {
         name: value.detach().cpu().contiguous().clone()
         for name, value in model.state_dict().items()

@@ -22,7 +22,12 @@ NOT_THE_USERS = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
 COUNTERS = "num_batches_tracked"  # how often a batch norm was called: no weight, no statistic
 
 
-def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
+def describe(
+    model: nn.Module,
+    inputs: Mapping[str, np.ndarray],
+    called: Sequence[str] = (),
+    packed: bool = False,
+) -> Graph:
     """The graph of a model, from one forward in evaluation mode; the model is left as it was.
 
     `inputs` are `input:0`, `input:1`, …, in the model's own layout, batch included; those of
@@ -37,11 +42,11 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
         model.eval()
         # With gradients: some modules take a shorter way without, which hides what they call.
         with torch.enable_grad():
-            attempt(lambda: watch.run(given), given)
+            attempt(lambda: watch.run(given, called, packed), given)
             if whole := own_layers(watch):
                 inside = watch.uses
                 watch = Watch(model, whole=whole)
-                attempt(lambda: watch.run(given), given)
+                attempt(lambda: watch.run(given, called, packed), given)
                 for owner, (_, at) in watch.uses.items():
                     watch.uses[owner] = (inside.get(owner, ("", 0))[0], at)
     finally:
@@ -68,7 +73,7 @@ def describe(model: nn.Module, inputs: Mapping[str, np.ndarray]) -> Graph:
             "dtype": _name(dtype_of(model)),
             "whole": watch.whole,
             "output_names": watch.output_names,
-            "input_names": _taken(model),
+            "input_names": taken(model),
             "uses": _uses(model, watch),
         },
     )
@@ -147,7 +152,7 @@ def _leading_out(watch: Watch) -> tuple[Node, ...]:
     return tuple(kept[::-1])
 
 
-def _taken(model: nn.Module) -> list[str]:
+def taken(model: nn.Module) -> list[str]:
     """What the model's forward calls its inputs."""
     try:
         taken = inspect.signature(model.forward).parameters.values()

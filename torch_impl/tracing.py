@@ -141,10 +141,15 @@ class _Side:
             model.load_state_dict(state)
             torch.manual_seed(self.request.seed + at + 1)
             with torch.no_grad():
-                outputs = attempt(lambda: Watch(model).run(as_tensors(inputs, self.dtype)), [])
+                outputs = attempt(lambda: self._taken(model, inputs), [])
             found.append([_array(each) for each in self._chosen(outputs)])
         for at, each in enumerate(zip(*found, strict=True)):
             yield {f"repeated/{at}": np.stack(each)}
+
+    def _taken(self, model: nn.Module, inputs: Arrays) -> list[Tensor]:
+        given = as_tensors(inputs, self.dtype)
+        watch = Watch(model, precision=self.dtype, singles=self.singles)
+        return watch.run(given, self.request.called, self.request.packed)
 
     def run(self, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
         """Everything but the forced run, by the names of a trace, part by part."""
@@ -280,7 +285,9 @@ class _Side:
             graph=self.graph,
             singles=self.singles,
         )
-        outputs: list[Tensor] = attempt(lambda: watch.run(inputs), inputs)
+        outputs: list[Tensor] = attempt(
+            lambda: watch.run(inputs, self.request.called, self.request.packed), inputs
+        )
         return outputs
 
     def _fresh(self, nudge: bool = False) -> nn.Module:

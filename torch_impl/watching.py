@@ -88,8 +88,11 @@ class Watch(TorchFunctionMode):
         self._frames: list[_Frame | None] = []
         self._path: list[str] = []
 
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The model's outputs, in order, whatever they are nested in.
+    def run(
+        self, inputs: Sequence[Tensor], called: Sequence[str] = (), packed: bool = False
+    ) -> list[Tensor]:
+        """The model's outputs, in order, whatever they are nested in. Inputs are given by place, by
+        what they are `called`, or packed in one list.
 
         Floating inputs get a gradient. The model gets copies: it may write on what it is given.
         """
@@ -100,7 +103,10 @@ class Watch(TorchFunctionMode):
         handles = [each for module in self.paths for each in self._hook(module)]
         try:
             with self, self._heard_parents():
-                result = self.model(*copies)
+                if called:
+                    result = self.model(**dict(zip(called, copies, strict=True)))
+                else:
+                    result = self.model(copies) if packed else self.model(*copies)
         finally:
             for handle in handles:
                 handle.remove()

@@ -17,8 +17,10 @@ from parity.check.graph import INPUT, Graph
 Axes = tuple[int, ...] | None
 # What the same input is called in other libraries.
 ALIASES = (
-    {"input_ids", "token_ids", "tokens", "ids"},
-    {"attention_mask", "padding_mask", "mask"},
+    {"input_ids", "token_ids", "encoder_token_ids", "tokens", "ids"},
+    {"attention_mask", "padding_mask", "encoder_padding_mask", "mask"},
+    {"decoder_input_ids", "decoder_token_ids"},
+    {"decoder_attention_mask", "decoder_padding_mask"},
     {"token_type_ids", "segment_ids"},
     {"pixel_values", "images", "image"},
 )
@@ -29,13 +31,15 @@ class Taken:
     """How PyTorch takes one of Keras' inputs.
 
     Attributes:
-        at: its place among PyTorch's inputs.
+        at: its place among what PyTorch is given.
+        called: what PyTorch's forward calls it, where it is given by name.
         axes: the permutation of Keras' axes, batch included; None where they are alike.
         squeezed: without its axes of one.
         whole: floats that hold whole numbers, given as int64.
     """
 
     at: int
+    called: str = ""
     axes: Axes = None
     squeezed: bool = False
     whole: bool = False
@@ -51,8 +55,8 @@ class Taken:
     def text(self, at: int, name: str) -> str:
         """What was settled, in words; empty where it is as Keras has it."""
         said = []
-        if self.at != at:
-            said.append(f"PyTorch's input {self.at}")
+        if self.called and self.called != name:
+            said.append(f"PyTorch's {self.called}")
         if self.axes:
             said.append(f"with axes {list(self.axes)} of Keras'")
         said += ["without its axes of one"] * self.squeezed + ["as int64"] * self.whole
@@ -69,7 +73,7 @@ def ways_in(
         indices: those that are looked up in a table.
         keras, torch: what both call their inputs, in order; empty where they do not say.
     """
-    order = _order(len(inputs), keras, torch)
+    names = _by_name(len(inputs), keras, torch)
     tried = set()
     for flipped in (False, True):
         for squeezed in (False, True):
@@ -81,23 +85,22 @@ def ways_in(
                     ones = squeezed and 1 in value.shape[1:] and value.ndim > 1
                     as_index = whole and name in indices and value.dtype.kind == "f"
                     axes = (0, value.ndim - 1, *range(1, value.ndim - 1)) if moved else None
-                    way.append(Taken(order[at], axes, ones, as_index))
+                    way.append(Taken(at, names[at], axes, ones, as_index))
                 if tuple(way) not in tried:
                     tried.add(tuple(way))
                     yield tuple(way)
 
 
-def _order(count: int, keras: Sequence[str], torch: Sequence[str]) -> list[int]:
-    """For each of Keras' inputs its place in PyTorch's forward: by name where all have one."""
-    places = [_named(name, torch) for name in keras]
-    if len(keras) == count and None not in places and sorted(places) == sorted(set(places)):  # type: ignore[type-var]
-        return [place for place in places if place is not None]
-    return list(range(count))
+def _by_name(count: int, keras: Sequence[str], torch: Sequence[str]) -> list[str]:
+    """For each of Keras' inputs what PyTorch calls it, where all are called alike; else nothing."""
+    names = [_named(name, torch) for name in keras]
+    alike = len(keras) == count and all(names) and len(set(names)) == count
+    return names if alike else [""] * count
 
 
-def _named(name: str, others: Sequence[str]) -> int | None:
+def _named(name: str, others: Sequence[str]) -> str:
     alike = next((each for each in ALIASES if name in each), {name})
-    return next((at for at, other in enumerate(others) if other in alike), None)
+    return next((other for other in others if other in alike), "")
 
 
 def moved(inputs: dict[str, np.ndarray], way: Sequence[Taken]) -> dict[int, np.ndarray]:
@@ -184,9 +187,14 @@ def pair_outputs(
     named = all(names) and set(names[0]) <= set(names[1])
     if named:
         pairs = [(at, names[1].index(name), name) for at, name in enumerate(names[0])]
-    elif len(ours) == 1 < len(theirs):
-        fits = [at for at, value in enumerate(theirs) if _axes(ours[0], value, channels_first)[1]]
-        pairs = [(0, fits[0] if fits else 0, "")]
+    elif all(names) or len(ours) == 1 < len(theirs):  # names that say nothing of each other
+        for at, value in enumerate(ours):
+            free = [n for n in range(len(theirs)) if n not in {taken for _, taken, _ in pairs}]
+            fits = [n for n in free if _axes(value, theirs[n], channels_first)[1]]
+            shaped = [n for n in free if sorted(theirs[n].shape) == sorted(value.shape)]
+            place = next(iter([*fits, *shaped, *free]), None)
+            if place is not None:
+                pairs.append((at, place, names[0][at] if names[0] else ""))
     else:
         pairs = [(at, at, "") for at in range(min(len(ours), len(theirs)))]
     given, doubts = [], []

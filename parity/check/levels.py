@@ -330,7 +330,15 @@ def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
         for name in comparison.outputs.missing
     ]
     found = [_level("forward", precision, forward)]
-    trained = [name for name, inference_only in series.items() if not inference_only]
+    losses_of = [f"series/{name}/loss" for name in series]
+    refused = [
+        all(n not in t.tensors for t in (comparison.keras, comparison.torch)) for n in losses_of
+    ]
+    trained = [
+        name
+        for (name, inference_only), neither in zip(series.items(), refused, strict=True)
+        if not inference_only and not neither
+    ]
     if "loss" in asked or "gradient" in asked:
         losses = [*comparison.outputs_in("training"), comparison.losses()]
         for name in trained:

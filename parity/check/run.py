@@ -6,6 +6,7 @@ in one folder: `keras/` and `torch/` each with `graph.json`, weights and traces,
 
 from __future__ import annotations
 
+import json
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -102,16 +103,35 @@ def check(
     Raises `InputError` where a model cannot be built or run.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _check(sides, asked, folder, observe)
+    except _NotRun as error:
+        if asked.precision != "float64":
+            raise
+        observe("float64 cannot be had: checking in float32")
+        try:
+            report = _check(sides, replace(asked, precision="float32"), folder, observe)
+        except _NotRun:
+            raise error from None
+        said = f"judged in float32, with its rounding: in float64 {error}"
+        return replace(report, notes=(said, *report.notes))
+
+
+def _check(sides: tuple[Side, Side], asked: Asked, folder: Path, observe: Observer) -> CheckReport:
     observe("describing both models")
     for side in sides:
         side.start(asked.threads)
     keras = _Keras(sides[0], asked, folder)
+    taken = keras.signature(sides[1])
+    ways = keras.ways(taken)
+    packed = len(taken) == 1 < len(keras.inputs)  # a forward of one argument gets them in a list
     best: _Job | None = None
     refused: list[InputError] = []
-    ways = keras.ways()
     for way in ways:
         try:
-            job = _Job(sides, asked, folder, keras, way, observe)
+            job = _Job(sides, asked, folder, keras, way, packed, observe)
+        except _NotRun:
+            raise
         except InputError as error:
             refused.append(error)
             continue
@@ -122,15 +142,19 @@ def check(
     if best is None:
         raise refused[0]
     if len(ways) > 1:  # its files were written over
-        best = _Job(sides, asked, folder, keras, best.way, observe)
+        best = _Job(sides, asked, folder, keras, best.way, packed, observe)
     return best.report()
+
+
+class _NotRun(InputError):
+    """A model that could be described, and not be run in the precision asked for."""
 
 
 class _Keras:
     """Keras' side, described; and the batches of both."""
 
     def __init__(self, side: Side, asked: Asked, folder: Path) -> None:
-        request = Request(
+        self.request = request = Request(
             model=side.model,
             input_shapes=asked.shapes,
             inputs=_given(asked, folder),
@@ -144,11 +168,19 @@ class _Keras:
             like = {name: found[name] for name in found.files}
         self.drawing = Drawing(self.graph, like, asked.seed, given=asked.inputs is not None)
         self.inputs = self.drawing.first()
-        self.path = _write(folder / "inputs.npz", self.inputs)
+        self.path = folder / "inputs.npz"
+        _write(self.path, self.inputs)
 
-    def ways(self) -> Sequence[tuple[ends.Taken, ...]]:
+    def signature(self, torch: Side) -> list[str]:
+        """What PyTorch's forward calls its inputs."""
+        folder = self.path.parent / "torch"
+        torch.ask("signature", replace(self.request, model=torch.model, inputs=None), folder)
+        names: list[str] = json.loads((folder / "signature.json").read_text())
+        return names
+
+    def ways(self, taken: Sequence[str]) -> list[tuple[ends.Taken, ...]]:
         names = self.graph.semantics.get("input_names", [])
-        return list(ends.ways_in(self.inputs, set(self.drawing.rows), names, ()))
+        return list(ends.ways_in(self.inputs, set(self.drawing.rows), names, taken))
 
 
 class _Job:
@@ -165,11 +197,13 @@ class _Job:
         folder: Path,
         keras: _Keras,
         way: tuple[ends.Taken, ...],
+        packed: bool,
         observe: Observer,
     ) -> None:
         self.sides, self.asked, self.folder, self.observe = sides, asked, folder, observe
-        self.keras, self.drawing, self.way = keras.graph, keras.drawing, way
-        settings = {
+        self.keras, self.drawing = keras.graph, keras.drawing
+        self.way, self.packed = way, packed
+        settings: dict[str, Any] = {
             "loss": "cross_entropy" if asked.labels else "squared",
             "optimizer": asked.optimizer,
             "optimizer_settings": OPTIMIZERS[asked.optimizer],
@@ -179,19 +213,16 @@ class _Job:
             "threads": asked.threads,
         }
         own = str(asked.torch_weights.absolute()) if asked.torch_weights else None
-        torch = Request(sides[1].model, inputs=self._moved(keras.inputs), weights=own, **settings)
-        self.torch = sides[1].describe(torch, folder / "torch")
-        names = (
-            self.keras.semantics.get("input_names", []),
-            self.torch.semantics.get("input_names", []),
+        torch = Request(
+            sides[1].model,
+            inputs=self._moved(keras.inputs),
+            called=tuple(each.called for each in way if each.called),
+            packed=packed,
+            weights=own,
+            **settings,
         )
-        named = next(iter(ends.ways_in(keras.inputs, set(), *names)))
-        order = [each.at for each in named]
-        if order != [each.at for each in way]:  # the same inputs by name, in another order
-            self.way = tuple(replace(e, at=at) for e, at in zip(way, order, strict=True))
-            torch = replace(torch, inputs=self._moved(keras.inputs))
-            self.torch = sides[1].describe(torch, folder / "torch")
-        first = Request(sides[0].model, inputs=keras.path, **settings)
+        self.torch = sides[1].describe(torch, folder / "torch")
+        first = Request(sides[0].model, inputs=str(keras.path), **settings)
         self.requests = (first, replace(torch, weights=None))
         self.batch = len(next(iter(keras.inputs.values())))
         given = transfer.Mapping.read(asked.map) if asked.map else None
@@ -244,7 +275,7 @@ class _Job:
                 nudge=False,
                 draws=str(self.folder / "draws"),
             )
-            traces.append(side.trace(request, folder))
+            traces.append(_traced(side, request, folder))
         if known is None and self.asked.direction:
             kept = traces[0 if source == "keras" else 1]
             kept.tensors = dict(kept.tensors)  # its files are written over
@@ -507,7 +538,7 @@ class _Job:
                 settings = OPTIMIZERS[optimizer]
                 request = replace(request, optimizer=optimizer, optimizer_settings=settings)
             folder = self._folder(name, below)
-            traces.append(side.trace(request, folder))
+            traces.append(_traced(side, request, folder))
             self._ran[name] = request
         return traces[0], traces[1]
 
@@ -651,6 +682,13 @@ class _Job:
 
     def _as_torch(self, inputs: Tensors) -> Tensors:
         return {f"input:{at}": value for at, value in ends.moved(inputs, self.way).items()}
+
+
+def _traced(side: Side, request: Request, folder: Path) -> Trace:
+    try:
+        return side.trace(request, folder)
+    except InputError as error:
+        raise _NotRun(str(error)) from error
 
 
 def _given(asked: Asked, folder: Path) -> str | None:

@@ -68,6 +68,9 @@ class Request:
         input_shapes: without the batch, in the side's own layout; ignored where `inputs` is given.
         inputs: a `.npz` of the model's inputs in order, batch included, in the side's own layout:
             `input:0`, `input:1`, …
+        called: what the model's forward calls its inputs, in the order of `inputs`, by which they
+            are then given; empty: by place.
+        packed: all inputs in one list, for a forward of one argument.
         series: further batches, (name, `.npz` like `inputs`).
         outputs: which of the model's outputs is the first, second, … of both sides; None: as they
             come. What is left out decides nothing.
@@ -102,6 +105,8 @@ class Request:
     model: str
     input_shapes: tuple[tuple[int, ...], ...] = ()
     inputs: str | None = None
+    called: tuple[str, ...] = ()
+    packed: bool = False
     series: tuple[tuple[str, str], ...] = ()
     outputs: tuple[int, ...] | None = None
     layouts: tuple[tuple[int, ...] | None, ...] = ()
@@ -135,7 +140,8 @@ class Request:
             shapes = tuple(map(tuple, values.pop("input_shapes", ())))
             for name in ("pairs", "series"):
                 values[name] = tuple(map(tuple, values.get(name, ())))
-            values["levels"] = tuple(values.get("levels", ()))
+            for name in ("levels", "called"):
+                values[name] = tuple(values.get(name, ()))
             if values.get("outputs") is not None:
                 values["outputs"] = tuple(values["outputs"])
             layouts = (axes and tuple(axes) for axes in values.pop("layouts", ()))

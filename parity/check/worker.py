@@ -29,7 +29,11 @@ from parity.check.trace import Request
 from parity.experiment import Experiment
 from shared_data.errors import InputError
 
-OWN_PRECISION = ("describe", "save")  # what else a worker does, it does in the precision asked for
+OWN_PRECISION = (
+    "describe",
+    "save",
+    "signature",
+)  # what else a worker does, it does in the precision asked for
 LARGE = 30_000_000  # numbers of a model that is not kept: built again, and in memory once
 
 
