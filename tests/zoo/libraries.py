@@ -368,7 +368,7 @@ IMAGES = (
         images(32),
     ),
     Library(
-        "mobilenet_v2", application("MobileNetV2", 32), image_model("mobilenetv2_100"), images(32)
+        "mobilenet_v2", application("MobileNetV2", 32), image_model("mobilenetv2_100", pad_type="same", bn_eps=1e-3, bn_momentum=1e-3), images(32)
     ),
     Library(
         "mobilenet_v3",

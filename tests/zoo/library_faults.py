@@ -74,6 +74,8 @@ def axis(model: nn.Module) -> str:
 def scale(model: nn.Module) -> str:
     """What the last norm (or layer) gives is 1 % too large."""
     held = [*_norms(model)] or [e for e in model.named_modules() if isinstance(e[1], PLAIN)]
+    if not held:
+        return ""
     name, module = held[-1]
     module.register_forward_hook(lambda _m, _i, out: 1.01 * out)
     return f"{name}: times 1.01"
