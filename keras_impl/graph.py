@@ -36,7 +36,7 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
         attempt(  # it also builds what is built at its first call
             lambda: run(model, tensors, training=False),
             f"the model {model.name} does not run on inputs of {shapes} (batch first)",
-            "Give the inputs that it takes.",
+            "Give the inputs that it takes (--input-shape, --inputs).",
         )
         recorder = Recorder(model, tensors)
         with recorder.recording():
@@ -123,7 +123,7 @@ def fitted(model: keras.Model, inputs: Arrays) -> dict[str, np.ndarray]:
         if broken and (fit[f"{INPUT}{at}"] != value).any():
             raise InputError(
                 f"{INPUT}{at} of the model {model.name} is of type {dtype}: got {value.dtype} "
-                "numbers that are not whole. Give an array of the right type."
+                "numbers that are not whole. Give an array of the right type (--inputs)."
             )
     return fit
 
@@ -136,7 +136,7 @@ def drawn(model: keras.Model, batch: int = 2, seed: int = 0) -> dict[str, np.nda
         said = "nothing" if wanted is None else ", ".join(_shown(shape) for shape, _ in wanted)
         raise InputError(
             f"the model {model.name} does not say the whole shape of its inputs (it says {said}): "
-            "give the shapes, without the batch."
+            "give the shapes, without the batch (--input-shape, or arrays with --inputs)."
         )
     shapes = tuple(tuple(side or 0 for side in shape) for shape, _ in wanted)
     given = draw_inputs(shapes, batch, seed)

@@ -54,7 +54,7 @@ def load(
         raise InputError(
             f"Keras runs on its {keras.backend.backend()} backend, parts of which compute in "
             "float32 whatever they are given: float64 is to be had on TensorFlow alone. Set "
-            "KERAS_BACKEND=tensorflow, or ask for float32."
+            "KERAS_BACKEND=tensorflow, or ask for float32 (--precision float32)."
         )
     build = _file_of_keras(spec) if spec.endswith(".keras") else _builder(spec)
     if precision is not None and weights is not None:  # then nothing of a first building is kept
@@ -137,13 +137,13 @@ def _call(model: keras.Model, inputs: Inputs, spec: str) -> None:
             raise
         raise InputError(
             f"{spec}: the model makes its weights only when it is called: give the shapes of its "
-            "inputs, or begin it with keras.Input."
+            "inputs (--input-shape), or begin it with keras.Input."
         ) from None
     shapes = ", ".join(f"{value.shape} {value.dtype}" for value in given.values())
     attempt(
         lambda: run(model, to_tensors(given), training=False),
         f"{spec}: the model does not run on inputs of {shapes} (batch first)",
-        "Give the inputs that it takes.",
+        "Give the inputs that it takes (--input-shape, --inputs).",
     )
 
 

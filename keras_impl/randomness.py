@@ -51,7 +51,7 @@ def recorded(seed: int) -> Iterator[Draws]:
 class _Recorder:
     def __init__(self, draws: Draws, numbers: Numbers) -> None:
         self._draws, self._numbers = draws, numbers
-        self._calls: list[tuple[str, list[Any]]] = []  # of layers: name, and what each got
+        self._calls: list[tuple[Any, list[Any]]] = []  # layers, and what each got
         self._dropped: list[tuple[Any, Any]] = []  # of dropouts: what they got, their rate
 
         self._building = 0
@@ -107,6 +107,8 @@ class _Recorder:
         if self._dropped:
             dropped, rate = self._dropped[-1]
             meant, rate = [dropped], float(rate)
+        elif self._calls and isinstance(self._calls[-1][0], keras.layers.AlphaDropout):
+            rate = float(self._calls[-1][0].rate)
         fitting = [np.asarray(each) for each in meant if _fits(shape, tuple(each.shape))]
         numbers = self._numbers.drawn(kind, shape)
         self._draws.events.append(Draw(kind, numbers, self._place, rate, fitting))
@@ -114,7 +116,10 @@ class _Recorder:
 
     @property
     def _place(self) -> str:
-        return self._calls[-1][0] if self._calls else "the model"
+        if not self._calls:
+            return "the model"
+        layer = self._calls[-1][0]
+        return str(layer.path or layer.name)
 
     def _dropout(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def dropout(x: Any, rate: Any, *args: Any, **kwargs: Any) -> Any:
@@ -144,7 +149,7 @@ class _Recorder:
                 for each in given
                 if keras.ops.is_tensor(each) and "float" in str(each.dtype) and _real(each)
             ]
-            self._calls.append((layer.path or layer.name, floating))
+            self._calls.append((layer, floating))
             try:
                 return function(layer, *args, **kwargs)
             finally:

@@ -35,7 +35,8 @@ KINDS = {
 MATRICES = ("MatMul", "BatchMatMul", "BatchMatMulV2", "Matmul", "Dot")
 CONVOLUTIONS = ("Conv2D", "Conv3D", "Conv", "ConvTranspose", "Conv2DBackpropInput")
 GATHERING = ("GatherV2", "ResourceGather", "Take", "Gather")
-ELEMENTWISE = ("Add", "AddV2", "BiasAdd", "Sub", "Subtract", "Mul", "Multiply", "RealDiv", "Divide")
+ADDING = ("Add", "AddV2", "BiasAdd", "Sub", "Subtract")
+MULTIPLYING = ("Mul", "Multiply", "Div", "RealDiv", "Divide", "TrueDivide")
 
 Heard = Callable[[str, tuple[Any, ...], dict[str, Any], tuple[Any, ...]], None]
 _told: list[Heard] = []  # those who listen
@@ -96,7 +97,7 @@ def use(called: str, at: int, settings: Mapping[str, Any], turned: bool) -> str:
         return "kernel"
     if called in GATHERING:
         return "table"
-    return "elements" if called in ELEMENTWISE else ""
+    return "term" if called in ADDING else "factor" if called in MULTIPLYING else ""
 
 
 def turns(called: str, inputs: Sequence[Any]) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from keras_impl import kinds, raw_operations, rules
 from keras_impl.parameters import ROOT, Paths
 from keras_impl.trail import Shape, Trail, dtype, floating, shape_of, tensors
-from parity.check.graph import Node
+from parity.check.graph import Node, written
 
 
 class Recorder:
@@ -367,7 +367,8 @@ def _described(rule: rules.Rule, called: Any, before: Shape, after: Shape) -> ru
     """Kind and settings. An attribute of a user's class may say anything: what cannot be read so
     is known by its class alone."""
     try:
-        return rule(called, before, after)
+        kind, settings = rule(called, before, after)
+        return kind, written(settings)
     except Exception:
         return f"other:{type(called).__name__}", {}
 

@@ -102,7 +102,7 @@ def sampled(
     wide = max(before / after, 1.0) if antialias else 1.0
     places = _places(before, after, False, True)
     away = np.abs(np.arange(before) - places[:, None]) / wide
-    found = np.where(away <= radius, kernel(away), 0)
+    found = np.where(away < radius - 1e-9, kernel(away), 0)
     return found / found.sum(1, keepdims=True)
 
 

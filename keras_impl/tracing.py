@@ -7,7 +7,7 @@ that the model had, and leaves it as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +21,7 @@ from keras_impl.failures import attempt
 from keras_impl.graph import drawn, fitted, precision_of, run, to_tensors
 from keras_impl.loading import assign, read_weights
 from keras_impl.parameters import named, own, settle, values
+from keras_impl.randomness import recorded
 from keras_impl.recorder import Recorder
 from keras_impl.singles import Singles, moved, noted, now
 from keras_impl.trail import floating
@@ -62,7 +63,11 @@ def trace(model: keras.Model, graph: Graph, request: Request, made: Trace | None
             for part in side.further(name, _nudged(batch), nudge=True):
                 made.keep_floor(part)
         made.notes += side.notes
+        if request.repeats:
+            for part in side.repeated(given):
+                made.keep(part)
         made.refused |= side.refused
+        made.drawn |= side.drawn
     return made
 
 
@@ -84,6 +89,7 @@ class _Side:
         self.nodes = [node.name for node in graph.nodes] if request.inside else []
         self.notes: list[str] = []
         self.refused: dict[str, str] = {}
+        self.drawn: dict[str, dict[str, list[str]]] = {}
         self.weights = read_weights(model, Path(request.weights)) if request.weights else {}
         self.loss: Callable[..., Any] | None = None
         if set(request.levels) - {"forward"}:
@@ -91,11 +97,36 @@ class _Side:
 
             self.loss = Loss(graph, request, _arrays(request.labels) if request.labels else {})
 
+    @contextmanager
+    def _draws(self, name: str, keep: bool = True) -> Iterator[None]:
+        """Whatever is drawn inside is repeatable, and kept for the other side."""
+        with recorded(self.request.seed) as draws:
+            yield
+        if keep and (draws.events or draws.uncaught):
+            drawn = {"draws": list(map(str, draws.events)), "uncaught": draws.uncaught}
+            self.drawn[name] = drawn
+            if self.request.draws:
+                draws.write(Path(self.request.draws) / name)
+
+    def _noise(self) -> Any:
+        return nullcontext() if self.request.noise else dropout_off()
+
+    def repeated(self, inputs: Arrays) -> Iterator[Arrays]:
+        """Outputs in training mode, drawn anew each time."""
+        tensors = to_tensors(inputs)
+        found: list[list[np.ndarray]] = []
+        for at in range(self.request.repeats):
+            with self._restarted(False), recorded(self.request.seed + at + 1):
+                outputs = self._chosen(run(self.model, tensors, training=True))
+            found.append([np.asarray(each) for each in outputs])
+        for at, each in enumerate(zip(*found, strict=True)):
+            yield {f"repeated/{at}": np.stack(each)}
+
     def run(self, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
         """All that is asked for, by the names of a trace, part by part."""
         tensors = to_tensors(inputs)
         if "forward" in self.request.levels:
-            with self._restarted(nudge):
+            with self._restarted(nudge), self._draws("forward", not nudge):
                 found: Arrays = {}
                 if self.request.inside:
                     recorder = Recorder(self.model, tensors)
@@ -111,7 +142,7 @@ class _Side:
             yield found
             del found
         if self.loss is not None:
-            with self._restarted(nudge), dropout_off():
+            with self._restarted(nudge), self._draws("training", not nudge), self._noise():
                 yield from self._trained(tensors)
 
     def further(self, name: str, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
@@ -124,14 +155,15 @@ class _Side:
             except InputError as error:
                 self.refused[f"series/{name}/{mode}"] = str(error)
 
-        with self._restarted(nudge):
+        run_name, keep = f"series/{name}", not nudge
+        with self._restarted(nudge), self._draws(f"{run_name}/forward", keep):
             outputs = attempted("forward", lambda: run(self.model, tensors, training=False))
         if outputs is None:
             return
         yield _under(f"series/{name}", self._outputs("forward", outputs))
         if self.loss is None:
             return
-        with self._restarted(nudge), dropout_off():
+        with self._restarted(nudge), self._draws(f"{run_name}/training", keep), self._noise():
             found = attempted("training", lambda: self._backward(tensors, squared=True))
         if found is not None:
             yield _under(f"series/{name}", found[2])
@@ -190,7 +222,7 @@ class _Side:
         gradients = attempt(
             lambda: tape.gradient(loss, by),
             f"{self.model.name}: TensorFlow finds no gradients",
-            "Ask for the level forward alone.",
+            "Ask for the level forward alone (--level forward).",
         )
         by_weights, by_sources, upstream = (
             [None if each is None else tf.convert_to_tensor(each) for each in part]
@@ -265,21 +297,23 @@ class _Side:
 
 @contextmanager
 def dropout_off() -> Iterator[None]:
-    """Layers that only draw noise (dropout, random images) do nothing in training mode inside.
-
-    They are the ones without weights that ask for the mode; and what drops within a recurrent or
-    an attention layer.
-    """
+    """Nothing is dropped in training mode inside, by Keras' own layers that draw noise or by
+    TensorFlow's dropout, wherever it is called. A layer of the user's own runs as it is."""
     original = keras.layers.Layer.__call__
-    dropping = (keras.layers.RNN, keras.layers.Attention, keras.layers.AdditiveAttention)
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         plain = not (layer.weights or layer._layers or isinstance(layer, keras.Model))
-        if layer._call_has_training_arg and (plain or isinstance(layer, dropping)):
+        keras_own = type(layer).__module__.startswith("keras.")
+        if layer._call_has_training_arg and plain and keras_own:
             kwargs["training"] = False
         return original(layer, *args, **kwargs)
 
-    with patch.object(keras.layers.Layer, "__call__", call):
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(keras.layers.Layer, "__call__", call))
+        if keras.backend.backend() == "tensorflow":
+            from tensorflow.python.ops import nn_ops
+
+            stack.enter_context(patch.object(nn_ops, "_dropout", lambda x, *given, **more: x))
         yield
 
 

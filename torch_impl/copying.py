@@ -130,4 +130,10 @@ def _reached_by_classes(model: nn.Module) -> bool:
         for function in vars(base).values()
         if isinstance(function, types.FunctionType)
     ]
-    return any(id(each) in own for _, each in of_functions(functions))
+    return any(
+        id(part) in own
+        for _, each in of_functions(functions)
+        for part in (
+            (each, *each.parameters(), *each.buffers()) if isinstance(each, nn.Module) else (each,)
+        )
+    )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from parity.check.graph import written
 from torch_impl import kinds
 from torch_impl.kinds import Kind, Rule
 
@@ -94,7 +95,8 @@ def describe(
         if known is None:
             return f"other:{name}", {}
         arguments, rule = known
-        return rule(bind(arguments, args, kwargs), x, y)
+        kind, settings = rule(bind(arguments, args, kwargs), x, y)
+        return kind, written(settings)
     except Exception:  # called in a way that the table does not know
         return f"other:{name}", {}
 
@@ -138,15 +140,17 @@ def use(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], value: Tensor
         last = place == _MATRICES[name]
         return "matrix" if last != _turned(value) else "turned matrix"
     if name == "linear" or name.endswith("_cell"):
-        return "elements" if value.ndim < 2 else "matrix" if _turned(value) else "turned matrix"
+        return "term" if value.ndim < 2 else "matrix" if _turned(value) else "turned matrix"
     if value is weight_of(name, args, kwargs):
-        return "table" if name == "embedding" else "kernel" if "conv" in name else "elements"
+        return "table" if name == "embedding" else "kernel" if "conv" in name else "factor"
     if name == "getitem":
         index = args[1] if isinstance(args[1], tuple) else (args[1],)
         return "table" if any(isinstance(each, Tensor) for each in index) else None
     if name == "index_select":
         return "table"
-    return "elements" if name in _OPERATIONS or name.startswith(("conv", "addmm")) else ""
+    if _OPERATIONS.get(name) in ("multiply", "divide"):
+        return "factor"
+    return "term" if name in _OPERATIONS or name.startswith(("conv", "add", "batch_norm")) else ""
 
 
 def _turned(value: Tensor) -> bool:

@@ -124,8 +124,16 @@ def attempt(action: Callable[[], Any], given: Sequence[Tensor]) -> Any:
         raise InputError(
             f"the model does not run on inputs of {shapes or 'no shape'} (batch first): "
             f"{said(error)}{culprit(error, NOT_THE_USERS)}. Give the inputs that it takes: their "
-            "shapes, or arrays of the right type (whole numbers for an embedding)."
+            "shapes (--input-shape), or arrays of the right type (--inputs; whole numbers for an "
+            f"embedding).{_of_precision(error)}"
         ) from error
+
+
+def _of_precision(error: Exception) -> str:
+    """What helps where the model insists on a type."""
+    said = str(error).lower()
+    mixed = "double" in said and "float" in said
+    return " If it insists on float32: --precision float32." if mixed else ""
 
 
 def _leading_out(watch: Watch) -> tuple[Node, ...]:

@@ -41,11 +41,20 @@ def held(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, nn.Module
 
 
 def of_functions(functions: Iterable[Any]) -> Iterator[tuple[str, nn.Module | Tensor]]:
-    """As `held`, of functions with the globals that they name."""
-    for function in functions:
+    """As `held`, of functions with the globals that they name, and those of the functions that
+    they call."""
+    ahead = list(functions)
+    seen = {id(each) for each in ahead}
+    while ahead:
+        function = ahead.pop()
         yield from held(function, "")
         for name in function.__code__.co_names:
-            yield from held(function.__globals__.get(name), name)
+            value = function.__globals__.get(name)
+            yield from held(value, name)
+            if isinstance(value, types.FunctionType) and id(value) not in seen:
+                seen.add(id(value))
+                if value.__module__.partition(".")[0] != "torch":
+                    ahead.append(value)
 
 
 def modules(model: nn.Module) -> dict[nn.Module, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from parity.check.graph import written
 from torch_impl import kinds
 from torch_impl.kinds import Kind, Rule
 
@@ -33,7 +34,8 @@ def described(rule: Rule, module: nn.Module, x: Tensor, y: Tensor) -> Kind:
     """Kind and settings. An attribute that the user's class has made its own may say anything:
     what cannot be read so is known by its class alone."""
     try:
-        return rule(module, x, y)
+        kind, settings = rule(module, x, y)
+        return kind, written(settings)
     except Exception:
         return f"other:{type(module).__name__}", {}
 

@@ -28,15 +28,9 @@ _RECENT = 24  # tensors that a draw may be meant for, where the draw itself does
 
 
 class Played(Partners):
-    """What became of the draws.
+    """What became of the draws; `uncaught` are operations whose numbers cannot be replaced.
 
-    Attributes:
-        unmatched: draws of PyTorch's that Keras has not.
-        unused: draws of Keras' that PyTorch did not ask for.
-        mismatches: draws for the same tensor that differ in rate or shape, in words.
-        uncaught: random operations whose numbers cannot be replaced.
-        asked: all draws of PyTorch's, in words: empty where the run is deterministic.
-        again: whether another replay with this one as `earlier` may find better partners.
+    A run that neither asked for a draw nor has one uncaught is deterministic.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,6 +50,7 @@ def replayed(
     """Draws inside are those that were recorded, or where none corresponds repeatable ones.
 
     Arguments:
+        earlier: a replay of which `again` says that it may find better partners.
         mirrored: one minus each uniform number, for a port that keeps where the number is small.
         model: its modules are named by their paths.
         seed: as in the recording, for NumPy's own generator.
@@ -91,7 +86,7 @@ def _normal(z: Tensor, given: Any) -> Tensor:
 
 def _kept(u: Tensor, given: Any) -> Tensor:
     """Kept from the rate on, as TensorFlow keeps."""
-    return u >= 1 - given.get("p", given["self"])
+    return u >= 1 - given["p"]
 
 
 def _integers(u: Tensor, given: Any) -> Tensor:
@@ -128,6 +123,11 @@ class _Replay(TorchDispatchMode):
         self._recent: deque[Tensor] = deque(maxlen=_RECENT)
         self._like: deque[tuple[int, Tensor]] = deque(maxlen=_RECENT)  # memory made like a tensor
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's compiler, seconds to import, need not be told to keep out of here."""
+        return False
+
     def begins(self, module: nn.Module, args: Any) -> None:
         self._places.append(self._paths.get(module) or type(module).__name__)
         self._note(args)
@@ -148,30 +148,35 @@ class _Replay(TorchDispatchMode):
                 return function.decompose(*args, **kwargs)
         name = function.overloadpacket.__name__
         draw = _DRAWS.get(name)
+        before = _states()
         result = function(*args, **kwargs)
         arguments = function._schema.arguments
         given = {each.name: each.default_value for each in arguments if each.has_default_value()}
         given.update({each.name: value for each, value in zip(arguments, args, strict=False)})
         given.update(kwargs)
         if draw is None or "out" in given or (name == "random_" and given.get("to") is None):
-            self._played.uncaught.append(f"{self._place}: {name}")
+            if not all(map(torch.equal, before, _states())):  # attention may drop nothing
+                self._played.uncaught.append(f"{self._place}: {name}")
+            return result
+        if isinstance(given.get("p"), float) and given["p"] in (0.0, 1.0):
             return result
         if name == "native_dropout":
             return self._native_dropout(**given)
         kind, scaled = draw
+        if scaled is _kept:
+            given.setdefault("p", given["self"])
         numbers = self._numbers(kind, result, given)
         return result.copy_(scaled(numbers, given))
 
     def _native_dropout(self, input: Tensor, p: float, train: bool | None) -> Any:
-        if not train or p == 0:
+        if not train:
             return input.clone(), torch.ones_like(input, dtype=torch.bool)
         mask = self._numbers(UNIFORM, input, {"self": input, "p": 1 - p}, input) >= p
         return input * mask / (1 - p), mask
 
     def _numbers(self, kind: str, drawn: Tensor, given: Any, meant: Tensor | None = None) -> Tensor:
         shape = tuple(drawn.shape)
-        p = given.get("p")
-        rate = 1 - p if isinstance(p, float) else None
+        rate = _rate(given)
         found = [meant] if meant is not None else [*self._meant(given, drawn)]
         numbers = self._played.numbers(
             kind,
@@ -215,6 +220,20 @@ class _Replay(TorchDispatchMode):
         for each in tensors(values):
             if each.is_floating_point() and each.numel() > 1:
                 self._recent.append(each)
+
+
+def _rate(given: Any) -> float | None:
+    """Of what is dropped, where it is the same for all numbers."""
+    p = given.get("p")
+    if isinstance(p, Tensor) and p.numel() and bool((p == p.flatten()[0]).all()):
+        p = p.flatten()[0].item()
+    return 1 - p if isinstance(p, float) else None
+
+
+def _states() -> list[Tensor]:
+    """Of PyTorch's generators."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *devices]
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from parity.check.graph import INPUT, Graph
+from parity.check.randomness import Draws
 from parity.check.targets import chosen
 from parity.check.trace import STEPS, Request, Trace, draw_inputs, nudged
 from shared_data.errors import InputError
@@ -25,6 +26,7 @@ from torch_impl.copying import Fresh
 from torch_impl.forcing import Forced
 from torch_impl.graph import as_tensors, attempt
 from torch_impl.losses import Loss
+from torch_impl.randomness import Played, replayed
 from torch_impl.singles import Singles
 from torch_impl.training import environment
 from torch_impl.watching import See, Watch
@@ -68,7 +70,11 @@ def trace(
             for part in side.forced(given, forced):
                 made.keep(part)
         made.notes += side.notes
+        if request.repeats:
+            for part in side.repeated(given):
+                made.keep(part)
         made.refused |= side.refused
+        made.drawn |= side.drawn
     return made
 
 
@@ -88,6 +94,8 @@ class _Side:
         self.singles = Singles(models.model if request.precision == "float64" else None)
         self.notes: list[str] = self.singles.notes
         self.refused: dict[str, str] = {}
+        self.drawn: dict[str, dict[str, list[str]]] = {}
+        self.played: dict[str, Played] = {}
         self.nodes = {node.name for node in graph.nodes} if request.inside else set()
         self.trained = [each.name for each in graph.parameters if each.trained]
         labels = _arrays(request.labels, "output:") if request.labels else {}
@@ -101,6 +109,43 @@ class _Side:
             for name, value in inputs.items()
         }
 
+    @contextmanager
+    def _draws(self, name: str, model: nn.Module, keep: bool = True) -> Iterator[None]:
+        """What Keras drew in the run of that name is drawn inside."""
+        folder = Path(self.request.draws or "") / name
+        known = bool(self.request.draws) and folder.is_dir()
+        draws = Draws.read(folder) if known else Draws()
+        with replayed(
+            draws,
+            mirrored=self.request.mirrored,
+            earlier=self.played.get(name),
+            model=model,
+            seed=self.request.seed,
+        ) as played:
+            yield
+        self.played[name] = played
+        if keep and (played.unmatched or played.uncaught or draws.events or draws.uncaught):
+            self.drawn[name] = {
+                "unmatched": played.unmatched,
+                "unused": played.unused,
+                "mismatches": played.mismatches,
+                "uncaught": played.uncaught,
+            }
+
+    def repeated(self, inputs: Arrays) -> Iterator[Arrays]:
+        """Outputs in training mode, drawn anew each time."""
+        found: list[list[np.ndarray]] = []
+        model = self._fresh()
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        for at in range(self.request.repeats):
+            model.load_state_dict(state)
+            torch.manual_seed(self.request.seed + at + 1)
+            with torch.no_grad():
+                outputs = attempt(lambda: Watch(model).run(as_tensors(inputs, self.dtype)), [])
+            found.append([_array(each) for each in self._chosen(outputs)])
+        for at, each in enumerate(zip(*found, strict=True)):
+            yield {f"repeated/{at}": np.stack(each)}
+
     def run(self, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
         """Everything but the forced run, by the names of a trace, part by part."""
         if not self.request.levels:
@@ -109,27 +154,36 @@ class _Side:
         if "forward" in self.request.levels:
             recorder = _Recorder(self.nodes)
             given = as_tensors(inputs, self.dtype)
-            outputs = self._watched(model.eval(), given, recorder)
+            with self._draws("forward", model, not nudge):
+                outputs = self._watched(model.eval(), given, recorder)
+                twice = not nudge and self.request.nudge
+                again = self._plain(model, inputs) if twice else None
             yield self._ordered("forward", recorder.values)
             yield self._outputs("forward", outputs)
-            if not nudge and self.request.nudge:
-                yield self._outputs("again", self._plain(model, inputs))
+            if again is not None:
+                yield self._outputs("again", again)
         if self.trains:
-            yield from self._train(_training(model), inputs)
+            model = self._training(self._fresh(nudge))
+            with self._draws("training", model, not nudge):
+                yield from self._train(model, inputs)
 
     def further(self, name: str, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
         """What decides, of a further batch."""
+        run, keep = f"series/{name}", not nudge
+        model = self._fresh(nudge).eval()
         try:
-            outputs = self._plain(self._fresh(nudge).eval(), inputs)
+            with self._draws(f"{run}/forward", model, keep):
+                outputs = self._plain(model, inputs)
         except InputError as error:
             self.refused[f"series/{name}/forward"] = str(error)
             return
         yield _under(f"series/{name}", self._outputs("forward", outputs))
         if not self.trains:
             return
-        model, given = _training(self._fresh(nudge)), as_tensors(inputs, self.dtype)
+        model, given = self._training(self._fresh(nudge)), as_tensors(inputs, self.dtype)
         try:
-            outputs = self._watched(model, given)
+            with self._draws(f"{run}/training", model, keep):
+                outputs = self._watched(model, given)
             loss = self.loss(self._chosen(outputs), squared=True)
             if loss.requires_grad:
                 attempt(loss.backward, given)
@@ -141,8 +195,10 @@ class _Side:
         yield _under(f"series/{name}/gradient", self._gradients(model) | _of_inputs(given))
 
     def forced(self, inputs: Arrays, forced: Forced) -> Iterator[Arrays]:
-        model = _training(self._fresh())
-        outputs = self._watched(model, as_tensors(inputs, self.dtype), forced, replaces=True)
+        model = self._training(self._fresh())
+        given = as_tensors(inputs, self.dtype)
+        with self._draws("training", model, keep=False):
+            outputs = self._watched(model, given, forced, replaces=True)
         loss = self.loss(self._chosen(outputs))
         attempt(lambda: forced.backward(loss), outputs)
         self._note(forced.notes)
@@ -219,7 +275,7 @@ class _Side:
             model,
             see,
             replaces=replaces,
-            quiet=model.training,
+            quiet=model.training and not self.request.noise,
             precision=self.dtype,
             graph=self.graph,
             singles=self.singles,
@@ -237,6 +293,15 @@ class _Side:
                         moved = self.singles.nudged(name, _view(each), nudged(_view(each)))
                         each.copy_(torch.from_numpy(moved))
         return model
+
+    def _training(self, model: nn.Module) -> nn.Module:
+        """In training mode; but for what drops, where no noise is asked for."""
+        for module in model.train().modules() if not self.request.noise else ():
+            if layers.drops(module):
+                module.eval()
+            elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+                module.dropout = 0.0
+        return model.train() if self.request.noise else model
 
     def _gradients(self, model: nn.Module) -> Arrays:
         """By every trained parameter, its own memory; zero where none reaches it."""
@@ -276,16 +341,6 @@ class _Recorder:
 
     def upstream(self) -> Arrays:
         return self._back
-
-
-def _training(model: nn.Module) -> nn.Module:
-    """In training mode, but for what drops."""
-    for module in model.train().modules():
-        if layers.drops(module):
-            module.eval()
-        elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
-            module.dropout = 0.0
-    return model
 
 
 def _nudged(inputs: Arrays) -> Arrays:

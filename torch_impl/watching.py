@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from parity.check.graph import INPUT, Graph, Node
-from torch_impl import functions, held, layers, recurrent
+from torch_impl import functions, held, kinds, layers, recurrent
 from torch_impl.exact import widened
 from torch_impl.kinds import Rule
 from torch_impl.nests import mapped, names, tensors
@@ -465,7 +465,8 @@ class Watch(TorchFunctionMode):
 def own_layers(watch: Watch) -> list[str]:
     """Paths of modules that are a layer of the user's own: the last to hold parameters, which they
     use in several functions, none of which is a known layer's (as `F.linear` is). Of a class that
-    is a kind of a known layer also those of one call, which is that layer's."""
+    is a kind of a known layer one is enough; of a batch norm also its own, whose way differs in
+    training."""
     found = []
     for module, path in watch.paths.items():
         holds = any(True for _ in module.parameters(recurse=False))
@@ -477,10 +478,10 @@ def own_layers(watch: Watch) -> list[str]:
             n for n in watch.nodes if n.name == path or n.name.startswith((f"{path}/", f"{path}."))
         ]
         using = [n.kind for n in inside if n.layer == path]
-        kinds_by_hand = ("scale", "other:", "select")
-        by_hand = bool(using) and all(kind.startswith(kinds_by_hand) for kind in using)
-        alike = parent and [watch.rules.get(n.name) for n in inside] == [layers.MODULES[parent]]
-        if alike or (by_hand and (len(inside) > 1 or parent)):
+        none_known = all(kind.startswith(("scale", "other:", "select")) for kind in using)
+        by_hand = bool(using) and none_known
+        norm = [watch.rules.get(n.name) for n in inside] == [kinds.batch_norm]
+        if (norm and parent) or (by_hand and (len(inside) > 1 or parent)):
             found.append(path)
     return found
 

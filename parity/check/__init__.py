@@ -6,6 +6,6 @@ Each side is built, looked at and run in a process of its own. A wing describes 
 
 LEVELS = (
     *("structure", "transfer", "forward", "loss", "gradient"),
-    *("buffers", "update", "trajectory"),
+    *("randomness", "buffers", "update", "trajectory"),
 )
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")

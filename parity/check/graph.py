@@ -102,10 +102,10 @@ class Graph:
         inputs: shapes without the batch, in the framework's own layout.
         outputs: the nodes that the model gives out.
         semantics: what is no layer: versions, default dtypes; `uses`: by parameter, in the order of
-            first use, what a function does with it, and at which node: a `matrix` (in, out) that rows are multiplied
-            by, a `turned matrix` (out, in), `einsum EQUATION PLACE`, the `kernel` of a convolution
-            or a `table`, in the framework's own layout, `elements` that are added or multiplied;
-            empty where the kind of the layer tells it, or nothing does.
+            first use, what a function does with it, and at which node: a `matrix` (in, out) that
+            rows are multiplied by, a `turned matrix` (out, in), `einsum EQUATION PLACE`, the
+            `kernel` of a convolution or a `table`, in the framework's own layout, a `term` that is
+            added, a `factor`; empty where the kind of the layer tells it, or nothing does.
     """
 
     framework: str
@@ -159,6 +159,18 @@ class Graph:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} holds no description of a model: {error}") from None
+
+
+def written(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a file holds them: numbers of a framework's as Python's, and without what a
+    user's class has made of an attribute that no file can hold."""
+    found = {}
+    for name, value in settings.items():
+        try:
+            found[name] = json.loads(json.dumps(value, default=lambda each: each.item()))
+        except Exception:
+            continue
+    return found
 
 
 def _node(values: dict[str, Any]) -> Node:

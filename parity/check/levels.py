@@ -17,6 +17,7 @@ import numpy as np
 
 from parity.check.ends import Outputs, Taken
 from parity.check.graph import INPUT
+from parity.check.randomness import distributions_agree
 from parity.check.trace import STEPS, Trace
 from parity.ladder.measure import ABSTAIN, FAIL, Allowed, Measurement, Tensor, compare
 from parity.ladder.results import LevelResult, abstain, summarise
@@ -110,7 +111,20 @@ class Comparison:
             ]
             if spread[1] is not None:
                 spread[1] = each.to_keras(spread[1], left.shape)
-            yield self.compared(shown, left, theirs, lambda a, s=spread: self._by_channel(a, s))
+            found = self.compared(shown, left, theirs, lambda a, s=spread: self._by_channel(a, s))
+            run = f"{start}{'training' if mode == 'training' else 'forward'}"
+            yield self._if_paired(found, run) if mode != "training" else found
+
+    def _if_paired(self, found: Measurement, run: str) -> Measurement:
+        """In inference, a difference of runs that draw numbers the other side does not decides
+        nothing."""
+        drawn = [each.drawn.get(run, {}) for each in (self.keras, self.torch)]
+        kinds = ("unmatched", "unused", "uncaught")
+        open_ = [text for each in drawn for kind in kinds for text in each.get(kind, ())]
+        if found.verdict != FAIL or not open_:
+            return found
+        reason = f"it draws numbers that the other side was not seen to draw: {', '.join(open_)}"
+        return replace(found, verdict=ABSTAIN, reason=reason)
 
     @cached_property
     def gradients(self) -> dict[str, Measurement]:
@@ -337,6 +351,48 @@ def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
             rest = [*steps, *changed, *(buffers if level == "trajectory" else [])]
             found.append(_level(level, precision, rest))
     return found
+
+
+def randomness(comparison: Comparison) -> LevelResult:
+    """Training mode with dropout on and the same numbers drawn: the outputs, the loss, the
+    gradients."""
+    measurements = [*comparison.outputs_in("training"), comparison.losses()]
+    measurements += [*comparison.gradients.values(), *comparison.inputs()]
+    result = _level("randomness", comparison.precision, measurements)
+    said = [
+        f"{what}: {', '.join(found)}"
+        for what, found in comparison.torch.drawn.get("training", {}).items()
+        if found
+    ]
+    ours = comparison.keras.drawn.get("training", {}).get("draws", [])
+    counted = f"{len(ours)} draws of Keras'"
+    return replace(result, detail="; ".join([counted, *said, result.detail]))
+
+
+def unpaired(comparison: Comparison) -> bool:
+    """Whether a side draws what the other was not seen to, or draws in a way that is not caught."""
+    drawn = [each.drawn.get("training", {}) for each in (comparison.keras, comparison.torch)]
+    kinds = ("unmatched", "unused", "uncaught")
+    return any(each.get(kind) for each in drawn for kind in kinds)
+
+
+def distributions(comparison: Comparison) -> LevelResult:
+    """Outputs in training mode, drawn anew many times on both sides: those whose distributions
+    differ fail; otherwise it is not decided."""
+    texts = []
+    for at, each in enumerate(comparison.outputs.given):
+        ours = comparison.keras.tensors.get(f"repeated/{at}")
+        theirs = comparison.torch.tensors.get(f"repeated/{at}")
+        if ours is None or theirs is None or ours.size != theirs.size:
+            continue
+        turned = np.stack([each.to_keras(value, ours.shape[1:]) for value in theirs])
+        same, text = distributions_agree(np.asarray(ours), turned)
+        texts.append(f"output {at}: {text}")
+        if same is False:
+            where = f"output {at} in training mode with dropout on"
+            return LevelResult("randomness", FAIL, comparison.precision, where=where, detail=text)
+    said = "; ".join(["draws could not be paired, and their numbers not be compared", *texts])
+    return abstain("randomness", said, comparison.precision)
 
 
 def _further(measurement: Measurement) -> Measurement:

@@ -34,6 +34,7 @@ Shape = tuple[int, ...]
 _EQUAL = {np.dtype(np.float64): 1e-9}  # of the largest number: two tensors are the same one
 _EQUAL_BELOW = 1e-4  # in less than float64
 _STEPS = 2**24  # float32 holds each of these fractions
+_RATES = 1e-6  # two rates are the same one
 _PERMUTED = 5  # axes of which every order is tried
 
 
@@ -152,21 +153,32 @@ def described(kind: str, shape: Sequence[int], place: str, rate: float | None) -
 class Partners:
     """Finds, for each draw that one side asks for, the numbers that the other side had.
 
+    Attributes, all in words:
+        asked: every draw that was asked for.
+        unmatched: those that the other side has not. They got numbers of their own.
+        unused: draws of the other side that nothing asked for.
+        mismatches: draws for the same tensor that differ in rate or shape.
+        elsewhere: draws that only their shape told; what they are meant for is another tensor.
+
     Arguments:
         earlier: of a replay that a later draw showed to have taken another's numbers
             (`taken`): the same replay again leaves those alone.
-        mirrored: one minus each uniform number, for a port that keeps where the number is small.
+        mirrored: one minus each uniform number of which no rate is known on both sides, for a
+            port that keeps where the number is small.
     """
 
     def __init__(
         self, draws: Draws, *, mirrored: bool = False, earlier: Partners | None = None
     ) -> None:
+        self.asked: list[str] = []
         self.unmatched: list[str] = []
+        self.elsewhere: list[str] = []
         self.mismatches: list[str] = []
         self.taken: set[int] = set(earlier.taken) if earlier else set()
         self.mirrored = mirrored
         self._events = draws.events
         self._used: dict[int, bool] = {}  # by number: whether it was told by its tensor
+        self._handed: dict[str, np.ndarray] = {}
         self._own = Numbers(len(draws.events) + 1)
 
     @property
@@ -193,34 +205,48 @@ class Partners:
         """
         shape = tuple(shape)
         own = described(kind, shape, place, rate)
+        told_by = [mine for mine in map(_Told, meant) if mine.varied]
+        self.asked.append(own)
         candidates = [
             at
             for at, draw in enumerate(self._events)
             if draw.kind == kind and (repeats or not self._used.get(at))
         ]
-        found, told = self._by_tensor(candidates, shape, meant, own)
+        found, told = self._by_tensor(candidates, shape, told_by, own)
         if found is None and not told:
+            if repeats and own in self._handed:
+                return self._handed[own]
             found = self._by_shape(candidates, shape, rate)
-        if found is None:
-            if not told:
+            if found is None:
                 self.unmatched.append(own)
-            return self._own.drawn(kind, shape)
-        at, numbers = found
-        draw = self._events[at]
-        self._used[at] = told
-        if None not in (rate, draw.rate) and abs(rate - draw.rate) > 1e-6:  # type: ignore[operator]
-            self.mismatches.append(f"{own}; the reference has rate {draw.rate:.4g} ({draw})")
-        numbers = np.ascontiguousarray(numbers)
-        return 1 - numbers if self.mirrored and kind == UNIFORM else numbers
+        numbers = self._own.drawn(kind, shape) if found is None else found[1]
+        if found:
+            draw = self._events[found[0]]
+            self._used[found[0]] = told
+            numbers = np.ascontiguousarray(numbers)
+            if kind == UNIFORM and self._turned(rate, draw.rate):
+                numbers = 1 - numbers
+            elif _apart(rate, draw.rate):
+                self.mismatches.append(f"{own}; the reference has another rate ({draw})")
+            if told_by and draw.told and not told:
+                self.elsewhere.append(f"{own}: for other numbers than {draw}")
+        self._handed[own] = numbers
+        return numbers
+
+    def _turned(self, rate: float | None, theirs: float | None) -> bool:
+        """Whether one minus the number is meant: ones are what is dropped, not what is kept.
+
+        Two rates tell it themselves, but for one half.
+        """
+        if rate is None or theirs is None or max(abs(rate - 0.5), abs(theirs - 0.5)) < _RATES:
+            return self.mirrored
+        return _apart(rate, theirs) and abs(rate + theirs - 1) < _RATES
 
     def _by_tensor(
-        self, candidates: Sequence[int], shape: Shape, meant: Iterable[np.ndarray], own: str
+        self, candidates: Sequence[int], shape: Shape, meant: Iterable[_Told], own: str
     ) -> tuple[tuple[int, np.ndarray] | None, bool]:
         """The draw that is meant for the same numbers; whether there is one at all."""
-        for tensor in meant:
-            mine = _Told(tensor)
-            if not mine.varied:
-                continue
+        for mine in meant:
             for at in candidates:
                 for theirs in self._events[at].told:
                     places = theirs.places_of(mine)
@@ -247,8 +273,7 @@ class Partners:
 
         def order(at: int) -> tuple[bool, bool, int]:
             draw = self._events[at]
-            other_rate = None not in (rate, draw.rate) and abs(rate - draw.rate) > 1e-6  # type: ignore[operator]
-            return other_rate, _sides(draw.shape) != _sides(shape), at
+            return _apart(rate, draw.rate), _sides(draw.shape) != _sides(shape), at
 
         size = prod(shape)
         fitting = [
@@ -295,7 +320,11 @@ class _Told:
         if not np.allclose(self.sorted, other.sorted, rtol=0, atol=equal):
             return None
         mine = self.values.ravel()
+        some = slice(None, None, 1 + mine.size // 100)
         for places in _arrangements(self.values.shape, other.values.shape):
+            few = mine[places.flat[some]], other.values.flat[some]
+            if not np.allclose(*few, rtol=0, atol=equal):
+                continue
             if np.allclose(mine[places], other.values, rtol=0, atol=equal):
                 return places
         places = np.empty(mine.size, int)  # no order of axes: number by number
@@ -342,6 +371,10 @@ def _fed(numbers: np.ndarray, theirs: np.ndarray, places: np.ndarray, shape: Sha
     if first.shape != padded or not np.array_equal(np.broadcast_to(first, spread.shape), spread):
         return None
     return first.reshape(shape)
+
+
+def _apart(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and abs(one - other) > _RATES
 
 
 def _sides(shape: Sequence[int]) -> list[int]:

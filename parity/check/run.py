@@ -6,6 +6,7 @@ in one folder: `keras/` and `torch/` each with `graph.json`, weights and traces,
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,7 @@ RUNS = {  # the last level asked for: what a wing has to run
     "update": ("forward", "loss", "update"),
     "trajectory": ("forward", "loss", "update", "trajectory"),
 }
+REPEATS = 200  # draws of each side, where only distributions can be compared
 Observer = Callable[[str], None]
 Tensors = dict[str, np.ndarray]
 
@@ -202,7 +204,9 @@ class _Job:
             self._awake = True
             source = self._ends_of_transfer[0]
             held = self._held(source)
-            write_tensors(folder / source / "awake.safetensors", awakened(held, held, asked.seed)[0])
+            write_tensors(
+                folder / source / "awake.safetensors", awakened(held, held, asked.seed)[0]
+            )
             observe("telling layers apart by their numbers")
             self.mapping = transfer.settle(mapping, self.reached)
         self.mapping = self.mapping.settled()
@@ -238,6 +242,7 @@ class _Job:
                 weights=str(self._weights(side.framework)),
                 levels=("forward",),
                 nudge=False,
+                draws=str(self.folder / "draws"),
             )
             traces.append(side.trace(request, folder))
         if known is None and self.asked.direction:
@@ -281,6 +286,13 @@ class _Job:
             comparison, examined = self._compared(weights, alone)
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
             results += levels.levels(comparison, wanted)
+            if "loss" in RUNS[asked.level]:
+                noisy = self._randomness(weights, comparison)
+                at = len(results) if asked.level in ("loss", "gradient") else -1
+                at = next(
+                    (n for n, e in enumerate(results) if e.level in ("buffers", "update")), at
+                )
+                results = [*results[:at], *noisy, *results[at:]] if at >= 0 else [*results, *noisy]
             results = self._stepped_again(results, weights)
             traces = (comparison.keras, comparison.torch)
             matches = tuple(
@@ -320,6 +332,10 @@ class _Job:
         drawn = self._wake(alone)
         further = [] if asked.examination == "quick" else self.drawing.series()
         traces = self._run(RUNS[asked.level], further)
+        if any(name.endswith("training") for each in traces for name in each.drawn):
+            # Something draws that cannot be switched off: then all of it is on, on both sides.
+            self._noise = True
+            traces = self._run(RUNS[asked.level], further)
         settings = OPTIMIZERS[asked.optimizer]
         comparison = levels.Comparison(
             *traces,
@@ -346,6 +362,36 @@ class _Job:
         if drawn:
             words.append(f"{len(drawn)} tensors at neutral values were drawn: {_first(drawn)}")
         return comparison, ". ".join(words)
+
+    def _randomness(self, weights: levels.Weights, quiet: levels.Comparison) -> list[LevelResult]:
+        """Training mode with dropout on, both sides drawing the same numbers; nothing where no side
+        draws."""
+        self.observe("running both with dropout on")
+
+        def run(mirrored: bool = False, repeats: int = 0) -> levels.Comparison:
+            traces = self._run(
+                ("loss",),
+                (),
+                inside=False,
+                below="noise",
+                noise=True,
+                mirrored=mirrored,
+                repeats=repeats,
+            )
+            given = (weights, self.way, self.outputs, {}, self.asked.rtol, self.asked.atol)
+            return levels.Comparison(*traces, *given)
+
+        found = run()
+        if not (found.keras.drawn or found.torch.drawn):
+            return []
+        result = levels.randomness(found)
+        if result.verdict == FAIL and not found.torch.drawn.get("training", {}).get("mismatches"):
+            other = levels.randomness(run(mirrored=True))
+            if other.verdict != FAIL:
+                return [other]
+            if levels.unpaired(found):
+                return [levels.distributions(run(repeats=REPEATS))]
+        return [result]
 
     def _stepped_again(
         self, results: list[LevelResult], weights: levels.Weights
@@ -384,6 +430,7 @@ class _Job:
         return names
 
     _awake = False
+    _noise = False
 
     def _matched(self) -> tuple[Matching, levels.Weights]:
         mapping = self.mapping
@@ -428,8 +475,12 @@ class _Job:
         optimizer: str | None = None,
         inside: bool = True,
         below: str = "",
+        **more: Any,
     ) -> tuple[Trace, Trace]:
-        """Both traces, one after the other. Weights were sent."""
+        """Both traces, one after the other. Weights were sent. `more` are further fields of the
+        request."""
+        draws = self.folder / f"draws-{below or 'all'}"
+        shutil.rmtree(draws, ignore_errors=True)
         labels = self._labels()
         traces: list[Trace] = []
         for side, request in zip(self.sides, self.requests, strict=True):
@@ -449,6 +500,8 @@ class _Job:
                 outputs=tuple(getattr(each, name) for each in self.outputs.given),
                 layouts=tuple(each.axes for each in self.outputs.given) if name == "torch" else (),
                 inside=inside,
+                draws=str(draws),
+                **{"noise": self._noise, **more},
             )
             if optimizer:
                 settings = OPTIMIZERS[optimizer]

@@ -17,6 +17,10 @@ names and layouts, in the precision of the run; `<node>` and `<parameter>` as th
     trajectory/loss         (steps,): the loss before each step
     trajectory/<parameter>  every parameter and buffer after the last step
 
+With `Request.noise` dropout is on in training mode; whatever a run draws, Keras' side keeps in
+`Request.draws`, and PyTorch's side draws the same. `drawn` says of each run that draws, by its name
+(`forward`, `training`, `series/<batch>/…`), what was drawn and what has no counterpart.
+
 Of every further batch (`Request.series`), below `series/<batch>/`, what decides: `outputs/…`,
 `loss` and `gradient/…`. `refused` says of what could not be run, by the name of the batch and the
 mode (`series/<batch>/training`), what the framework said.
@@ -83,6 +87,11 @@ class Request:
         precision: float64 (the model's own types are overruled) or float32.
         inside: whether calls are recorded, not the ends alone.
         nudge: whether floors are wanted.
+        noise: whether dropout is on in training mode.
+        mirrored: one minus each uniform number, for a port that keeps where numbers are small.
+        draws: the folder in which Keras' draws are, below the name of each run.
+        repeats: how often the outputs in training mode are drawn anew, as `repeated/<n>`, for a
+            comparison of distributions.
         reference, pairs: the other side's folder, and which of its nodes is which of ours, for
             the forced run: [reference's node, own node, axes], where axes permute the reference's
             tensor (batch included) into ours; null for tensors whose layouts are alike; or, for a
@@ -108,6 +117,10 @@ class Request:
     threads: int = 0
     inside: bool = True
     nudge: bool = True
+    noise: bool = False
+    mirrored: bool = False
+    draws: str | None = None
+    repeats: int = 0
     reference: str | None = None
     pairs: tuple[tuple[str, str, Any], ...] = ()
 
@@ -145,6 +158,7 @@ class Trace:
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what could not be run, and why
     refused: dict[str, str] = field(default_factory=dict)
+    drawn: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, framework: str, precision: str, folder: Path) -> Trace:

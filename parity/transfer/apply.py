@@ -204,7 +204,10 @@ def _left_behind(
         for each in getattr(entry, side)
         for name in _unit(each, source).names.values()
     }
-    behind = [(u, [n for n in u.names.values() if n not in used]) for u in source.units]
+    behind = [
+        (u, [n for n in u.names.values() if n not in used and not source.idle(n)])
+        for u in source.units
+    ]
     rows = [f"{unit.name}: {', '.join(names)}" for unit, names in behind if names]
     if not rows:
         return
@@ -234,7 +237,7 @@ def _finished(
             value = made[each.name]
             if cast and value.dtype.kind == "f":
                 value = value.astype(each.dtype if cast == "model" else cast, copy=False)
-        elif each.name in state:
+        elif each.name in state or (lost is None and side.idle(each.name)):
             value = start.get(each.name, np.zeros(each.shape, each.dtype))
         else:
             unfilled.append(f"{each.name} {list(each.shape)}")

@@ -15,7 +15,7 @@ from parity.transfer import attention, recurrent  # noqa: F401  they enter their
 from parity.transfer.layouts import Layout, Order, orders, turned
 from parity.transfer.names import alike
 from parity.transfer.rules import RULES, Context, Rule, Tensors, Unfit, takes
-from parity.transfer.tensors import Match, Piece, forms
+from parity.transfer.tensors import Match, Piece, forms, use_of
 from parity.transfer.units import Unit, Web, units, web
 
 MANY = 12  # the longest chain of recurrent layers
@@ -79,6 +79,10 @@ class Side:
             return unit
         return unit.part([name], name)
 
+    def idle(self, name: str) -> bool:
+        """Whether it is a buffer that no call is known to read."""
+        return not (self.parameters[name].trained or self._owner[name].calls)
+
     def piece(self, name: str) -> Piece:
         """A parameter by itself, with the forms that it may have."""
         unit, each = self._owner[name], self.parameters[name]
@@ -89,7 +93,8 @@ class Side:
         made = forms(how, unit.kind, role, each.shape, self.graph.framework)
         calls = unit.calls or ((call,) if call in self.layout.nodes else ())
         part = self._pieces.setdefault(name, replace(self.unit(name) or unit, calls=calls))
-        return Piece(part, made, self.places[name], each.trained)
+        use = use_of(how, unit.kind, role)
+        return Piece(part, made, self.places[name], each.trained, use)
 
     def having(self, units: Collection[Unit]) -> Side:
         """The side as if it had these units alone; all others are seen through."""
@@ -140,7 +145,7 @@ class Fitting:
         kinds = (*keras, *torch)
         strange = sum(u.kind.startswith("other:") for u in kinds)
         cost = len(lost) + 0.1 * strange
-        kept = {key: value for key, value in context.items() if value}
+        kept = {key: value for key, value in context.items() if value not in ((), None)}
         return Candidate(keras, torch, rule.name, kept, words, numbers, cost, lost)
 
     def fit(

@@ -401,7 +401,8 @@ def _complete(mapping: Mapping, keras: Side, torch: Side, fitting: Fitting) -> N
         side.graph.framework: [
             unit
             for unit in side.units
-            if unit.name not in named and set(_names(unit)) & set(alone[name])
+            if unit.name not in named
+            and any(n in alone[name] and not side.idle(n) for n in _names(unit))
         ]
         for name, side in (("keras", keras), ("torch", torch))
     }

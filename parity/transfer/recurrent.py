@@ -161,5 +161,10 @@ def torch_cells(keys: Sequence[str]) -> list[Cell]:
     ]
 
 
+CELLS = {  # in a loop; as modules that are looked into, and as what they call
+    "simple_rnn": "other:RNNCell|other:rnn_tanh_cell|other:rnn_relu_cell",
+    "lstm": "other:LSTMCell|other:lstm_cell",
+    "gru": "other:GRUCell|other:gru_cell",
+}
 for _kind in GATES:
-    register_rule(_kind, keras=_kind, torch=_kind, many=True)(Recurrent(_kind))
+    register_rule(_kind, keras=_kind, torch=f"{_kind}|{CELLS[_kind]}", many=True)(Recurrent(_kind))

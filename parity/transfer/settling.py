@@ -175,8 +175,8 @@ class _Settling:
         yield from map(self._with, chain.from_iterable(layouts))
         for at in own:
             yield from map(self._with, self._exchanges(at))
-        for at in near:
-            yield from map(self._with, chain(self._together([at]), self._layouts(at)))
+        yield from map(self._with, self._together(near))
+        yield from map(self._with, chain.from_iterable(map(self._layouts, near)))
         pairs = (
             one | other
             for several, more in combinations(layouts, 2)
@@ -314,16 +314,13 @@ class _Settling:
             for order in islice(permutations(names), 1, None):
                 ends = (order, entry.torch) if side == "keras" else (entry.keras, order)
                 yield {at: replace(entry, keras=ends[0], torch=ends[1])}
-        sizes = {
-            unit.shapes[role]
-            for unit in self._units(entry)[side == "torch"]
-            for role in unit.shapes
-        }
-        single = self._units(entry)[side == "keras"][0]
-        whole = prod(next(iter(single.shapes.values())))
-        rows = max(1, whole // max(next(iter(single.shapes.values()))))
-        if len(sizes) == 1:
-            for orders in tensors.interleaved(len(names), whole // rows // len(names)):
+        pieces = self._pieces(entry)
+        if pieces is None:
+            return
+        several, (single,) = pieces if side == "keras" else pieces[::-1]
+        joined = single.forms[0].shape[entry.context["joined"]]
+        if len({piece.shape for piece in several}) == 1:
+            for orders in tensors.interleaved(len(names), joined // len(names)):
                 context = {**entry.context, "unflattened": orders}
                 if self._fits(entry, context):
                     yield {at: replace(entry, context=context)}
@@ -460,6 +457,11 @@ def found_again(
     for name, value in ours.items():
         own = np.sort(value, axis=None)
         allowed = tolerance * max(1e-30, float(np.abs(own).max(initial=0)))
-        if any((np.abs(own - each) <= allowed).all() for each in sizes.get(value.size, ())):
+        few = slice(None, None, max(1, own.size // 64))  # most are told apart by these
+        if any(
+            (np.abs(own[few] - each[few]) <= allowed).all()
+            and (np.abs(own - each) <= allowed).all()
+            for each in sizes.get(value.size, ())
+        ):
             found.add(name)
     return found

@@ -166,6 +166,7 @@ class Piece:
     forms: tuple[Form, ...]
     place: int
     trained: bool
+    use: str = ""  # "term" or "factor" where it is known to be added or multiplied
 
     @property
     def name(self) -> str:
@@ -177,7 +178,8 @@ class Piece:
 
     @property
     def vector(self) -> bool:
-        return len(self.forms[0].plain) < 2
+        role = next(iter(self.unit.names))
+        return len(self.forms[0].plain) < 2 or role.rpartition("/")[2] == "bias"
 
 
 def forms(how: str, kind: str, role: str, shape: Shape, framework: str) -> tuple[Form, ...]:
@@ -209,6 +211,17 @@ def forms(how: str, kind: str, role: str, shape: Shape, framework: str) -> tuple
     known = _of_rank(len(shape), framework)
     orders = dict.fromkeys([plain, *known, *permutations(plain)])
     return tuple(Form(axes, tuple(shape[at] for at in axes), False) for axes in orders)
+
+
+def use_of(how: str, kind: str, role: str) -> str:
+    """Whether a tensor is a term or a factor, by how a function uses it or by its role."""
+    own = role.rpartition("/")[2]
+    if how in ("term", "factor"):
+        return how
+    if own in ("bias", "beta", "mean", "moving_mean", "running_mean"):
+        return "term"
+    factor = own in ("gamma", "scale", "variance", "moving_variance", "running_var")
+    return "factor" if factor or (own == "weight" and kind.endswith("_norm")) else ""
 
 
 def _usual(kind: str, role: str, shape: Shape, framework: str) -> str:
@@ -360,7 +373,7 @@ class _Fitting:
             return
         for a, b in _runs(ours, theirs, i, j):
             made = self.of(tuple(ours[i - a : i]), tuple(theirs[j - b : j]))
-            if made:
+            if made and _alike_trained(made):
                 yield made, (i - a, j - b)
 
     def of(self, ours: tuple[Piece, ...], theirs: tuple[Piece, ...]) -> Match | None:
@@ -407,8 +420,13 @@ def ways(ours: tuple[Piece, ...], theirs: tuple[Piece, ...]) -> list[Layout]:
 def _gain(made: Match) -> float:
     words, numbers = alike([p.name for p in made.keras], [p.name for p in made.torch], ())
     number = len(made.keras) + len(made.torch)
-    differ = len({p.trained for p in (*made.keras, *made.torch)}) > 1
-    return number + 0.2 * words + 0.1 * numbers - 0.5 * differ
+    uses = {p.use for p in (*made.keras, *made.torch)} - {""}
+    used = 0.3 * (len(uses) == 1) - 0.3 * (len(uses) > 1)
+    return number + 0.2 * words + 0.1 * numbers + used - 2 * (not _alike_trained(made))
+
+
+def _alike_trained(made: Match) -> bool:
+    return len({piece.trained for piece in (*made.keras, *made.torch)}) == 1
 
 
 def _parts(single: Piece, others: list[Piece], keras: bool) -> Match | None:

@@ -132,6 +132,34 @@ def test_mirrored_is_one_minus_each() -> None:
     np.testing.assert_array_equal(found.numbers(NORMAL, (4,)), drawn)
 
 
+@pytest.mark.parametrize(
+    ("rate", "theirs", "mirrored", "turned"),
+    [
+        (0.3, 0.3, True, False),  # both keep from the rate on
+        (0.7, 0.3, False, True),  # ones are what is dropped
+        (0.5, 0.5, True, True),  # may be either
+        (0.4, 0.3, True, False),
+        (None, 0.3, True, True),
+        (None, 0.3, False, False),
+    ],
+)
+def test_rates_tell_whether_ones_are_dropped(
+    rate: float | None, theirs: float, mirrored: bool, turned: bool
+) -> None:
+    drawn = numbers(4)
+    found = partners(Draw(UNIFORM, drawn, rate=theirs), mirrored=mirrored)
+    fed = found.numbers(UNIFORM, (4,), rate=rate)
+    np.testing.assert_array_equal(fed, 1 - drawn if turned else drawn)
+    assert len(found.mismatches) == (rate == 0.4)
+
+
+def test_what_is_computed_again_gets_the_same_numbers_without_a_partner() -> None:
+    found = partners()
+    first = found.numbers(UNIFORM, (4,), "drop")
+    np.testing.assert_array_equal(found.numbers(UNIFORM, (4,), "drop", repeats=True), first)
+    assert not np.array_equal(found.numbers(UNIFORM, (4,), "drop"), first)
+
+
 def test_other_generators_start_alike_and_end_as_they_were() -> None:
     legacy, seen = vars(np.random), []
     before = random.getstate(), repr(legacy["get_state"]())

@@ -212,6 +212,12 @@ PAIRS: dict[str, tuple[Any, Any, tuple[int, ...], bool]] = {
         VECTOR,
         False,
     ),
+    "ones are dropped": (
+        trained(PLAIN),
+        lambda x: x * (1 - torch.bernoulli(torch.full_like(x, 0.3))) / 0.7,
+        VECTOR,
+        True,
+    ),
     "own dropout": (own_dropout, lambda x: F.dropout(torch.sin(x), 0.3), VECTOR, True),
     "one mask for all steps": (
         recurrent_mask,
@@ -371,6 +377,13 @@ def test_a_draw_that_took_anothers_numbers_gives_them_back(tmp_path: Path) -> No
     second = Pair(tmp_path, left, right, drawn(*VECTOR), earlier=first.played)
     assert second.apart < 1e-12
     assert not second.played.again
+
+
+def test_a_draw_for_another_tensor_is_told(tmp_path: Path) -> None:
+    left, right, shape, _ = PAIRS["another branch"]
+    pair = Pair(tmp_path, left, right, drawn(*shape))
+    assert len(pair.played.elsewhere) == 1
+    assert not Pair(tmp_path, *PAIRS["dropout"][:2], drawn(*shape)).played.elsewhere
 
 
 def test_what_cannot_be_caught_is_named_on_both_sides(tmp_path: Path) -> None:

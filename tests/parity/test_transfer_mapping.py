@@ -253,63 +253,6 @@ def test_numbers_in_names_that_contradict_the_order_decide_nothing() -> None:
     assert mapping.ambiguous
 
 
-def doubtful() -> Mapping:
-    return transfer.find(parallel("keras", KERAS_NAMES), parallel("torch", ["b.0", "b.1", "h"]))
-
-
-@pytest.mark.parametrize("as_dict", [False, True])
-def test_numbers_settle_a_doubt(as_dict: bool) -> None:
-    def score(mapping: Mapping) -> float | dict[str, float]:
-        value = 1e-12 if pairs(mapping)["conv2d"] == "b.1" else 0.3
-        return {"add": value, "dense": 1e-12} if as_dict else value
-
-    settled = transfer.settle(doubtful(), score)
-    assert pairs(settled)["conv2d"] == "b.1"
-    assert not settled.ambiguous
-
-
-def test_choices_that_are_all_right_are_equivalent() -> None:
-    settled = transfer.settle(doubtful(), lambda mapping: 1e-15)
-    assert pairs(settled)["conv2d"] == "b.0"
-
-
-@pytest.mark.parametrize("value", [0.4, float("nan")])
-def test_a_doubt_that_numbers_do_not_settle_shows_a_map_to_correct(value: float) -> None:
-    with pytest.raises(Ambiguous, match=r"\[\[layer\]\](.|\n)*# or:") as error:
-        transfer.settle(doubtful(), lambda mapping: value)
-    assert error.value.mapping.entries
-
-
-def test_many_doubts_are_settled_one_after_another() -> None:
-    names = [[f"conv2d_{n}" for n in range(10)], [f"b.{n}" for n in range(10)]]
-
-    def blocks(framework: str, names: Sequence[str]) -> Graph:
-        make = maker(framework)
-        x, channels = "input:0", 3
-        for at in range(0, 10, 2):
-            pair = [make.conv(name, x, channels, 4) for name in names[at : at + 2]]
-            x, channels = make.call("add", *pair, shape=make.map(8, 4)), 4
-        return make.graph(x)
-
-    mapping = transfer.find(blocks("keras", names[0]), blocks("torch", names[1]))
-    assert [len(choices) for choices in mapping.ambiguous] == [2] * 5
-    wanted = {f"conv2d_{n}": f"b.{n + 1 if n % 2 == 0 else n - 1}" for n in range(10)}
-
-    def score(mapping: Mapping) -> dict[str, float]:
-        got = pairs(mapping)
-        return {name: 0.0 if got[name] == wanted[name] else 0.5 for name in wanted}
-
-    tried = 0
-
-    def counted(mapping: Mapping) -> dict[str, float]:
-        nonlocal tried
-        tried += 1
-        return score(mapping)
-
-    assert pairs(transfer.settle(mapping, counted)) == wanted
-    assert tried <= 32
-
-
 def recurrent(framework: str, layers: int) -> Graph:
     """Two LSTMs in Keras; one of two layers, or two, in PyTorch."""
     make = Maker(framework, (7, 3))

@@ -100,6 +100,16 @@ def test_a_module_in_inference_asks_for_nothing() -> None:
     assert not (played.unmatched or played.uncaught)
 
 
+def test_what_drops_nothing_asks_for_nothing() -> None:
+    x = given(1, 2, 4, 6).float()
+    with randomness.replayed(Draws()) as played:
+        F.scaled_dot_product_attention(x, x, x, dropout_p=0.0)
+        F.dropout(x, 0.0)
+        torch.native_dropout(x, 0.0, True)
+        x.new_empty(4).bernoulli_(1.0)
+    assert not (played.unmatched or played.uncaught)
+
+
 def test_places_are_the_modules_paths() -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Sequential(nn.Dropout(0.5))).double()
     with randomness.replayed(Draws(), model=model) as played:
