@@ -2,8 +2,8 @@
 
 The small pairs run in this process, so that each framework is loaded once; the published ones,
 which are large, by `python -m parity.check`. `--random 100` checks that many random twins, and each
-with one random mistake. `--readme README.md` checks nothing and writes what is known of the
-published ones into it.
+with one random mistake. `--libraries` checks pairs of maintained libraries, and each with mistakes.
+`--readme README.md` checks nothing and writes what is known of the published ones into it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
     parser.add_argument("--published", action="store_true", help="those instead of the small ones")
     parser.add_argument("--random", type=int, metavar="N", help="random twins instead")
+    parser.add_argument("--libraries", action="store_true", help="pairs of libraries instead")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write the table there")
     options = parser.parse_args()
@@ -58,6 +59,11 @@ def main() -> int:
         text = placed(options.readme.read_text(), README_HEADING, _section(rows))
         write_atomically(options.readme, text.encode())
         return 0
+    if options.libraries:
+        from tests.zoo import libraries
+
+        options.out.mkdir(parents=True, exist_ok=True)
+        return libraries.check_all(options.names, options.out)
     chosen = zoo.PUBLISHED if options.published else (*zoo.FAITHFUL, *zoo.MISTAKEN)
     known = {pair.name: pair for pair in chosen}
     unknown = [name for name in options.names if name not in known]
