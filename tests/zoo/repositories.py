@@ -37,18 +37,15 @@ def page(values: dict[str, Any]) -> str:
 
 
 def is_right(row: dict[str, Any]) -> bool:
-    """A pass of the same; where the running variance alone is not, its level alone fails."""
-    if row["truth"] == "same" and row["failed"] != ["buffers"]:
-        return bool(row["verdict"] == "pass")
-    return bool(row["verdict"] == "fail") and (row["truth"] == "differs" or _variance(row))
+    """A pass of the same; where the running variance alone is not, the levels that hold it fail."""
+    if row["truth"] == "differs":
+        return bool(row["verdict"] == "fail")
+    by_variance = row["failed"] and set(row["failed"]) <= {"buffers", "trajectory"}
+    return bool(row["verdict"] == "pass" or (by_variance and row["proof"]["running variance"]))
 
 
 def side(row: dict[str, Any], name: str) -> str:
     return f"{row[name]['repository']}@{row[name]['commit'][:10]}"
-
-
-def _variance(row: dict[str, Any]) -> bool:
-    return bool(row["proof"]["running variance"])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
