@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,7 @@ class Drawing:
         for name, value in self.like.items():
             shape = (batch, *shapes.get(name, value.shape[1:]))
             if name in self.masks:
-                made = np.ones(shape)
+                made: Any = np.ones(shape)
             elif name in self.types:
                 made = generator.integers(0, min(2, self.rows.get(name, 2)), shape)
             elif name in self.rows:

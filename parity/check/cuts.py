@@ -6,7 +6,7 @@ nor kinds nor another decomposition hide them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import permutations
 
 import numpy as np
@@ -74,7 +74,7 @@ def arranged(one: np.ndarray, other: np.ndarray, precision: str) -> tuple[int, .
     return None
 
 
-def parted(graph: Graph, cuts: Mapping[str, object], seen: Iterable[str]) -> list[str]:
+def parted(graph: Graph, cuts: Iterable[str], seen: Iterable[str]) -> list[str]:
     """The calls, in order, behind which no tensor is the other side's: what differs, or is behind
     what differs. `seen`: the names of all calls that left numbers."""
     known, leading = set(seen), set(cuts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -104,7 +104,7 @@ class Comparison:
             spread = [_moved_by(trace, once) for trace in (self.keras, self.torch)]
             if spread[1] is not None:
                 spread[1] = each.to_keras(spread[1], left.shape)
-            found = self.compared(shown, left, theirs, lambda a, s=spread: self._by_channel(a, s))
+            found = self.compared(shown, left, theirs, partial(self._by_channel, spread=spread))
             run = f"{start}{'training' if mode == 'training' else 'forward'}"
             yield self._if_paired(found, run) if mode != "training" else found
 
@@ -159,7 +159,7 @@ class Comparison:
                 else f"{prefix} {name}",
                 ours.get(name),
                 torch.tensors.get(f"{below}/{name}"),
-                lambda a, f=floor: self._allowed(a, f, largest),
+                partial(self._allowed, floor=floor, largest=largest),
             )
         return found
 
@@ -195,7 +195,7 @@ class Comparison:
             )
             shown = f"gradient {INPUT}{at}{f', {batch}' if batch else ''}"
             moved = taken.to_torch(ours)
-            yield self.compared(shown, moved, theirs, lambda a, f=floor: self._allowed(a, f))
+            yield self.compared(shown, moved, theirs, partial(self._allowed, floor=floor))
 
     def compared(
         self,

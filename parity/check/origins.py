@@ -50,7 +50,7 @@ class Inside:
         self.mode = "training" if comparison.keras.names("training") else "forward"
         self.cuts = cuts.cut_points(comparison.keras, comparison.torch, self.mode)
         seen = comparison.keras.names(self.mode), comparison.torch.names(self.mode)
-        known = self.cuts, {name for names in self.cuts.values() for name in names}
+        known = set(self.cuts), {name for names in self.cuts.values() for name in names}
         self.parted = [cuts.parted(*each) for each in zip(graphs, known, seen, strict=True)]
 
     def origins(self, results: Sequence[LevelResult]) -> list[Origin]:

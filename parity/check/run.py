@@ -409,8 +409,10 @@ class _Job:
                 mirrored=mirrored,
                 repeats=repeats,
             )
-            given = (weights, self.way, self.outputs, {}, self.asked.rtol, self.asked.atol)
-            return levels.Comparison(*traces, *given)
+            asked = self.asked
+            return levels.Comparison(
+                *traces, weights, self.way, self.outputs, {}, asked.rtol, asked.atol
+            )
 
         found = run()
         if not (found.keras.drawn or found.torch.drawn):
@@ -436,7 +438,7 @@ class _Job:
         rate = OPTIMIZERS["sgd"]["learning_rate"]
         asked = self.asked
         comparison = levels.Comparison(
-            *(*traces, weights, self.way, self.outputs, {}, asked.rtol, asked.atol, rate)
+            *traces, weights, self.way, self.outputs, {}, asked.rtol, asked.atol, rate
         )
         again = {e.level: e for e in levels.levels(comparison, [*levels.STEPPING])}
         said = f"with SGD, since {asked.optimizer} makes whole steps of rounding here: "

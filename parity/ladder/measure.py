@@ -54,7 +54,7 @@ class Allowed:
         reason: where `value` comes from, or why there is none and what would decide.
         limit: at a tolerance from here on, a wrong tensor would pass too: the comparison abstains.
         undecided_to: beyond `value`, but within this, the comparison abstains (`jumps` in
-            parity.ladder.tolerances).
+            parity.ladder.tolerances); one number, or one per element.
         optional: undecided, this tensor does not keep its level from passing.
         bits: every bit must be equal, the sign of a zero included; `value` is 0 then.
     """
@@ -62,7 +62,7 @@ class Allowed:
     value: float | np.ndarray | None
     reason: str
     limit: float = math.inf
-    undecided_to: float = 0.0
+    undecided_to: float | np.ndarray = 0.0
     optional: bool = False
     bits: bool = False
 
