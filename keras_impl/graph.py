@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +19,7 @@ from parity.check.trace import draw_inputs
 from shared_data.errors import InputError
 
 Arrays = Mapping[str, np.ndarray]
+SIZES = (16, 32, 64, 224)  # tried where a model leaves a size open
 
 
 def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
@@ -60,6 +61,7 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
             **_semantics(given),
             **_ends(model, result),
             "uses": _uses(model, recorder),
+            "terms": _terms(model),
         },
     )
 
@@ -130,15 +132,31 @@ def fitted(model: keras.Model, inputs: Arrays) -> dict[str, np.ndarray]:
 
 def drawn(model: keras.Model, batch: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
     """Inputs as the model says it takes them; whole numbers are below its smallest embedding's
-    number of rows. Raises `InputError` where it leaves a size open, or does not say anything."""
+    number of rows. A size that it leaves open is the first of `SIZES` that it runs on. Raises
+    `InputError` where there is none, or the model does not say anything."""
     wanted = _declared(model)
+    if wanted and any(side is None for shape, _ in wanted for side in shape):
+        for size in SIZES:
+            closed = [(tuple(size if n is None else n for n in s), d) for s, d in wanted]
+            given = _drawn(model, closed, batch, seed)
+            try:
+                run(model, to_tensors(given), training=False)
+            except Exception:  # whatever a model raises of a size that it cannot take
+                continue
+            return given
     if wanted is None or any(side is None for shape, _ in wanted for side in shape):
         said = "nothing" if wanted is None else ", ".join(_shown(shape) for shape, _ in wanted)
         raise InputError(
             f"the model {model.name} does not say the whole shape of its inputs (it says {said}): "
             "give the shapes, without the batch (--input-shape, or arrays with --inputs)."
         )
-    shapes = tuple(tuple(side or 0 for side in shape) for shape, _ in wanted)
+    return _drawn(model, wanted, batch, seed)
+
+
+def _drawn(
+    model: keras.Model, wanted: Sequence[tuple[Any, str]], batch: int, seed: int
+) -> dict[str, np.ndarray]:
+    shapes = tuple(shape for shape, _ in wanted)
     given = draw_inputs(shapes, batch, seed)
     rows = [
         layer.input_dim
@@ -206,6 +224,27 @@ def _uses(model: keras.Model, recorder: Recorder) -> dict[str, list[str]]:
         for variable, (how, at) in recorder.trail.uses.items()
         if variable in names
     }
+
+
+def _terms(model: keras.Model) -> list[str]:
+    """What belongs to the training and not to what the model gives out: regularizers, constraints,
+    losses of layers' own. Called after a run."""
+    found = []
+    for layer in model._flatten_layers():
+        for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+            for what in ("regularizer", "constraint"):
+                if (term := getattr(variable, what, None)) is not None:
+                    found.append(f"{variable.path}: {what} {_called(term)}")
+        if (term := getattr(layer, "activity_regularizer", None)) is not None:
+            found.append(f"{layer.name}: activity regularizer {_called(term)}")
+    added = len(model.losses) - sum(": regularizer" in each for each in found)
+    if added > sum("activity regularizer" in each for each in found):
+        found.append("losses that layers add (add_loss)")
+    return list(dict.fromkeys(found))
+
+
+def _called(term: Any) -> str:
+    return getattr(term, "__name__", None) or type(term).__name__
 
 
 def _semantics(given: Arrays) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def describe(
             "output_names": watch.output_names,
             "input_names": taken(model),
             "uses": _uses(model, watch),
+            "terms": _terms(model),
         },
     )
 
@@ -150,6 +151,22 @@ def _leading_out(watch: Watch) -> tuple[Node, ...]:
             kept.append(node)
             read.update(node.inputs)
     return tuple(kept[::-1])
+
+
+def _terms(model: nn.Module) -> list[str]:
+    """What changes numbers or gradients by a rule that a run need not show: a bound on the rows of
+    a table, hooks on parameters."""
+    found = [
+        f"{path}: max_norm {module.max_norm:g}"
+        for path, module in model.named_modules()
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
+    ]
+    hooks = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return found + [
+        f"{name}: a hook on its gradient"
+        for name, each in model.named_parameters()
+        if any(getattr(each, kind, None) for kind in hooks)
+    ]
 
 
 def taken(model: nn.Module) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 SPREAD = 0.25  # about a constant; trained networks' gammas and variances vary by as much and more
+UNIT = 0.5  # a table of embeddings that varies by less is brought to 1
 OFFSET = 0.1  # of what is zero: biases, moving means
 
 
@@ -24,9 +25,15 @@ def neutral(value: np.ndarray) -> bool:
 
 
 def awakened(
-    weights: Mapping[str, np.ndarray], known: Collection[str], seed: int
+    weights: Mapping[str, np.ndarray],
+    known: Collection[str],
+    seed: int,
+    tables: Collection[str] = (),
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The weights with neutral ones drawn, and the names of these; `known` may change.
+
+    Tables of embeddings that are as small as they are drawn at first are brought to unit scale,
+    where a bound on the norm of their rows shows.
 
     Zeros become normal numbers of deviation 0.1 (in a kernel 1 / root of its inputs, if that is
     less); others, such as the ones of a variance, are multiplied by 0.75 to 1.25, which keeps
@@ -34,7 +41,13 @@ def awakened(
     """
     made, names = dict(weights), []
     for at, (name, value) in enumerate(weights.items()):
-        if name not in known or not neutral(value):
+        if name not in known:
+            continue
+        if name in tables and value.dtype.kind == "f" and 0 < (spread := value.std()) < UNIT:
+            made[name] = (value / spread).astype(value.dtype)
+            names.append(name)
+            continue
+        if not neutral(value):
             continue
         generator = np.random.default_rng([seed, at])
         fan = max(1, value.size // max(value.shape[-1:], default=1)) if value.ndim > 1 else 1

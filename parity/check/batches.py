@@ -128,7 +128,8 @@ class Drawing:
             elif name in self.types:
                 made = generator.integers(0, min(2, self.rows.get(name, 2)), shape)
             elif name in self.rows:
-                made = generator.integers(0, self.rows[name], shape)
+                least = 1 if self.masked and self.rows[name] > 1 else 0  # 0 is padding there
+                made = generator.integers(least, self.rows[name], shape)
             elif value.dtype == np.uint8:
                 made = generator.integers(0, 256, shape)
             elif value.dtype.kind in "iu":
@@ -148,20 +149,26 @@ class Drawing:
         values = {name: value.copy() for name, value in self._some(4, 6).items()}
         for name, value in values.items():
             value[1] = value[0]
-            if self._plain(name):
+            if self._plain(name) and not self.masked:  # nothing is left of a sample that is masked
                 value[2] = 0
         return values
 
     def _every_row(self) -> Arrays:
-        """Of a table larger than the batch, its first and its last rows."""
+        """Of a table larger than the batch, its first and its last rows; where 0 is padding, it
+        stays where it is."""
         values = {name: value.copy() for name, value in self._some(4, 7).items()}
         for name in self.rows:
-            flat = values[name].reshape(-1)
-            half = len(flat) // 2
-            below = np.arange(len(flat)) % self.rows[name]
-            flat[:] = below
-            if len(flat) < self.rows[name]:
-                flat[half:] = self.rows[name] - 1 - np.arange(len(flat) - half)
+            flat, rows = values[name].reshape(-1), self.rows[name]
+            if self.masked and rows > 1:
+                places = np.flatnonzero(flat != 0)
+                wanted = 1 + np.arange(len(places)) % (rows - 1)
+            else:
+                places = np.arange(len(flat))
+                wanted = places % rows
+            half = len(places) // 2
+            if len(places) < rows:
+                wanted[half:] = rows - 1 - np.arange(len(places) - half)
+            flat[places] = wanted
         return values
 
     def _padded(self) -> Arrays:

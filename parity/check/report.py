@@ -13,18 +13,24 @@ from rich.table import Table
 from rich.text import Text
 
 from parity.check.origins import Origin
-from parity.check.semantics import CAUSE, Finding
+from parity.check.semantics import Finding
 from parity.ladder.measure import ABSTAIN, ERROR, FAIL, PASS
 from parity.ladder.results import LevelResult, tensors_to_list
 
 SCHEMA = 1
+# Of every pass: what it does not speak of.
+NOT_EXAMINED = (
+    "the loss, the optimizer, metrics and data of a training (compile), other sizes and ranges "
+    "than those named, float16 and bfloat16, GPUs"
+)
 SHOWN = 12  # findings and origins written out on a terminal
 COLOURS = {PASS: "bold green", FAIL: "bold red", ABSTAIN: "yellow", ERROR: "bold magenta"}
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much could be compared: elements of parameters, and calls that compute something."""
+    """Numbers that have a counterpart, and calls whose partner is known: the former may decide, the
+    latter explain."""
 
     parameters: int
     all_parameters: int
@@ -85,6 +91,8 @@ class CheckReport:
             "coverage": self.coverage.to_dict(),
             "levels": [each.to_dict() for each in self.levels],
             "semantics": [{**vars(each), "text": each.text} for each in self.findings],
+            "examined": self.examined,
+            "not_examined": NOT_EXAMINED,
             "notes": list(self.notes),
             "environment": self.environment,
             "owners": self.owners,
@@ -121,10 +129,15 @@ def render(report: CheckReport, console: Console | None = None) -> None:
         "Starts at:",
         [f"{o.names} ({o.level}): {o.text}" for o in report.origins],
     )
-    causes = [_line(each) for each in report.findings]
-    _list(console, "Declared differently:", causes)
-    if not report.coverage.whole:
-        _list(console, "Not compared:", report.coverage.missing)
+    failed = report.verdict == FAIL
+    causes = [_line(each, failed) for each in report.findings]
+    heading = "Likely causes:" if failed else "Declared differently, without effect here:"
+    _list(console, heading, causes)
+    if report.coverage.missing:
+        _list(console, "Without a counterpart:", report.coverage.missing)
+    _list(console, "Examined:", [report.examined] if report.examined else [])
+    if report.verdict == PASS:
+        _list(console, "Not examined:", [NOT_EXAMINED])
     _list(console, "Notes:", report.notes)
 
 
@@ -132,24 +145,25 @@ def sentence(report: CheckReport) -> str:
     """The verdict in plain words."""
     coverage = report.coverage
     share = (
-        f"{_percent(coverage.parameters, coverage.all_parameters)} of the parameters and "
-        f"{_percent(coverage.layers, coverage.all_layers)} of the calls compared"
+        f"{_percent(coverage.parameters, coverage.all_parameters)} of the numbers have their "
+        f"counterpart, {_percent(coverage.layers, coverage.all_layers)} of the calls"
     )
     if report.verdict == PASS:
         last = report.levels[-1]
-        return f"PASS: the same model, up to the level {last.level} ({share})."
+        return f"PASS: the same function, up to the level {last.level} ({share})."
     if report.verdict == FAIL:
         first = report.first_failure
         assert first is not None
         at = f" at {report.origins[0].names}" if report.origins else ""
         return f"FAIL at the level {first.level}{at} ({share})."
-    return f"ABSTAIN: not everything could be compared ({share})."
+    open_ = next((each for each in report.levels if each.verdict == ABSTAIN), None)
+    return f"ABSTAIN: {open_.level if open_ else 'nothing'} could not be decided ({share})."
 
 
-def _line(each: Finding) -> str:
+def _line(each: Finding, advise: bool) -> str:
+    """With the change to make, where something is to be changed."""
     row = f" (divergence {each.divergence})" if each.divergence else ""
-    kind = "likely cause" if each.severity == CAUSE else "not shown by the numbers"
-    return f"{each.text}{row}, {kind}. {each.change}"
+    return f"{each.text}{row}. {each.change}" if advise else f"{each.text}{row}"
 
 
 def _list(console: Console, heading: str, lines: Sequence[str]) -> None:

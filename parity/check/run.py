@@ -236,7 +236,8 @@ class _Job:
             source = self._ends_of_transfer[0]
             held = self._held(source)
             write_tensors(
-                folder / source / "awake.safetensors", awakened(held, held, asked.seed)[0]
+                folder / source / "awake.safetensors",
+                awakened(held, held, asked.seed, self._tables(source))[0],
             )
             observe("telling layers apart by their numbers")
             self.mapping = transfer.settle(mapping, self.reached)
@@ -307,7 +308,7 @@ class _Job:
         matching, weights = self._matched()
         alone = structure.Alone.of(self.keras, self.torch, mapping, self._depends)
         transferred = self._transferred(weights)
-        found = semantics.findings(self.keras, self.torch, matching, weights.spare)
+        inside: origins.Inside | None = None
         results = [alone.result(self.outputs, asked.allow), transferred]
         starts: list[origins.Origin] = []
         notes = [*self._settled(), *mapping.notes, *alone.notes()]
@@ -342,6 +343,14 @@ class _Job:
             notes += comparison.notes
             environment = {each.framework: each.environment for each in traces}
         starts = alone.origins() + starts
+        failed = {each.level for each in results if each.verdict == FAIL}
+        apart = [set(each) for each in inside.parted] if inside else [set[str](), set[str]()]
+        found = semantics.findings(
+            self.keras, self.torch, matching, weights.spare, apart, "randomness" in failed
+        )
+        single = [n.name for n in (*matching.keras_alone, *matching.torch_alone)]
+        if decomposed := [n for n in single if n not in apart[0] | apart[1]]:
+            notes.append(f"calls without a partner, decomposed otherwise: {_first(decomposed)}")
         return CheckReport(
             self.sides[0].model,
             self.sides[1].model,
@@ -454,7 +463,7 @@ class _Job:
         source = self._ends_of_transfer[0]
         held = self._held(source)
         known = {name for name in held if name not in alone.names(source)}
-        woken, names = awakened(held, known, self.asked.seed)
+        woken, names = awakened(held, known, self.asked.seed, self._tables(source))
         if not names:
             return []
         write_tensors(self.folder / source / "awake.safetensors", woken)
@@ -464,6 +473,12 @@ class _Job:
 
     _awake = False
     _noise = False
+
+    def _tables(self, framework: str) -> list[str]:
+        graph = self.keras if framework == "keras" else self.torch
+        return [
+            name for name, (how, _) in graph.semantics.get("uses", {}).items() if how == "table"
+        ]
 
     def _matched(self) -> tuple[Matching, levels.Weights]:
         mapping = self.mapping

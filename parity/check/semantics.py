@@ -1,13 +1,12 @@
-"""What two models declare differently, before any number: the likely causes, and how to mend them.
+"""What two models declare differently: the likely causes of what the numbers show.
 
-Each finding names the row of docs/divergences.md it belongs to. What the numbers of this check
-cannot show, since it is switched off there or overruled (dropout, what is trained, types), makes
-the level `structure` fail by itself; the rest explains what the numbers show.
+Each finding names the row of docs/divergences.md it belongs to. Findings explain; they decide
+nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +14,7 @@ from parity import divergences
 from parity.check.graph import Graph, Node
 from parity.check.matching import ACTIVATIONS, Matching
 
-FAIL, CAUSE = "fail", "cause"
-HIDDEN = ("dtype", "trainable")  # overruled or not exercised by the check itself
-# Kinds that may compute the same; with others it is luck if the numbers at hand agree.
-ALIKE = (
-    {"mean", "global_average_pool"},
-    {"max", "global_max_pool"},
-    {"average_pool", "global_average_pool"},
-    {"max_pool", "global_max_pool"},
-    {"rescale", "multiply"},
-    {"add", "subtract"},
-)
+OVERRULED = ("dtype", "trainable")  # by the check itself, or judged number by number
 # What PyTorch calls a setting, and its value there; the rest has the same name and value.
 ARGUMENTS = {
     "epsilon": "eps",
@@ -49,7 +38,6 @@ class Finding:
         keras, torch: the nodes; empty where a side has none.
         key: what of them.
         left, right: Keras' value and PyTorch's; None where the side has none.
-        severity: "fail", or "cause": a likely cause of what the numbers show.
         change: what to write on the PyTorch side.
         divergence: the number of its row in docs/divergences.md, where it has one.
     """
@@ -59,7 +47,6 @@ class Finding:
     key: str
     left: Any
     right: Any
-    severity: str
     change: str
     divergence: int | None = None
 
@@ -71,32 +58,45 @@ class Finding:
 
 
 def findings(
-    keras: Graph, torch: Graph, matching: Matching, given: Set[str] = frozenset()
+    keras: Graph,
+    torch: Graph,
+    matching: Matching,
+    given: Set[str] = frozenset(),
+    apart: Sequence[Set[str]] = (frozenset(), frozenset()),
+    random: bool = False,
 ) -> list[Finding]:
-    """Everything that differs, in the order of the calls. `given` are parameters that PyTorch's
-    layers hold beside what their counterparts do."""
+    """Everything that differs, in the order of the calls.
+
+    Args:
+        given: parameters that PyTorch's layers hold beside what their counterparts do.
+        apart: by side, the calls behind which no tensor is the other side's: another kind, or a
+            call that one side lacks, is only there a cause; elsewhere it is another way to write
+            the same.
+        random: whether the sides differ by what they draw.
+    """
     return [
-        *_settings(keras, torch, matching),
-        *_alone(keras, torch, matching),
-        *_dropouts(keras, torch),
+        *_settings(keras, torch, matching, apart),
+        *_alone(keras, torch, matching, apart),
+        *(_dropouts(keras, torch) if random else ()),
         *_spare(torch, given),
     ]
 
 
-def _settings(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Finding]:
+def _settings(
+    keras: Graph, torch: Graph, matching: Matching, apart: Sequence[Set[str]]
+) -> Iterator[Finding]:
     for each in (match for match in matching.matches if not match.joined):
         ours, theirs = each.keras, each.torch
         if ours.kind != theirs.kind and not _one_per_channel(ours, theirs):
-            severity = CAUSE if {ours.kind, theirs.kind} in ALIKE else FAIL
+            if ours.name not in apart[0]:
+                continue
             change = f"{theirs.name}: use {ours.kind.replace('_', ' ')}"
             row = _row("x.activation" if ours.kind in ACTIVATIONS else f"{ours.kind}.kind")
-            yield Finding(
-                ours.name, theirs.name, "kind", ours.kind, theirs.kind, severity, change, row
-            )
+            yield Finding(ours.name, theirs.name, "kind", ours.kind, theirs.kind, change, row)
             continue
         left, right = _effective(keras, ours), _effective(torch, theirs)
         for key in left:
-            if key in right and not _same(left[key], right[key]):
+            if key in right and key not in OVERRULED and not _same(left[key], right[key]):
                 yield _finding(ours, theirs, key, left[key], right[key])
 
 
@@ -108,16 +108,13 @@ def _one_per_channel(ours: Node, theirs: Node) -> bool:
 
 
 def _finding(ours: Node, theirs: Node, key: str, left: Any, right: Any) -> Finding:
-    severity = FAIL if key in HIDDEN else CAUSE
-    change = f"{theirs.name}: {_argument(key, left)}"
+    change = f"{theirs.name}: {_argument(ours.kind, key, left)}"
     if key == "unbiased":
         change = f"{theirs.name}: update running_var with the batch's biased variance"
-    return Finding(
-        ours.name, theirs.name, key, left, right, severity, change, _row(f"{ours.kind}.{key}")
-    )
+    return Finding(ours.name, theirs.name, key, left, right, change, _row(f"{ours.kind}.{key}"))
 
 
-def _argument(key: str, value: Any) -> str:
+def _argument(kind: str, key: str, value: Any) -> str:
     """The argument of the PyTorch layer that gives Keras' value."""
     if key == "momentum" and isinstance(value, float):
         return f"momentum={round(1 - value, 12):g}"
@@ -127,17 +124,24 @@ def _argument(key: str, value: Any) -> str:
         even = all(before == after for before, after in value)
         if even:
             return f"padding={tuple(before for before, _ in value)}"
-        sides = [side for pair in reversed(value) for side in pair]
-        return f"padding=0, with F.pad(x, {tuple(sides)}) before it"
+        sides = tuple(side for pair in reversed(value) for side in pair)
+        with_ = ', value=float("-inf")' if kind == "max_pool" else ""
+        return f"padding=0, with F.pad(x, {sides}{with_}) before it"
     if isinstance(value, list):
         value = tuple(value)
-    return f"{ARGUMENTS.get(key, key)}={value}"
+    if key not in ARGUMENTS:
+        return f"Keras has {key.replace('_', ' ')} {_shown(value)} here"
+    return f"{ARGUMENTS[key]}={value}"
 
 
-def _alone(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Finding]:
-    others = [node for node in matching.torch_alone if node.layer]
+def _alone(
+    keras: Graph, torch: Graph, matching: Matching, apart: Sequence[Set[str]]
+) -> Iterator[Finding]:
+    ours = [node for node in matching.keras_alone if node.name in apart[0]]
+    theirs = [node for node in matching.torch_alone if node.name in apart[1]]
+    others = [node for node in theirs if node.layer]
     paired: list[Node] = []
-    for node in (node for node in matching.keras_alone if node.layer):
+    for node in (node for node in ours if node.layer):
         other = next((each for each in others if each.kind == node.kind), None)
         if other is None:
             continue
@@ -145,15 +149,13 @@ def _alone(keras: Graph, torch: Graph, matching: Matching) -> Iterator[Finding]:
         paired += [node, other]
         left, right = (_shapes(*each) for each in ((keras, node), (torch, other)))
         change = f"{other.name}: give it the same sizes; what comes before it may give another"
-        yield Finding(
-            node.name, other.name, "parameters", left, right, CAUSE, change, _of_kind(node)
-        )
-    for node in (node for node in matching.keras_alone if node not in paired):
+        yield Finding(node.name, other.name, "parameters", left, right, change, _of_kind(node))
+    for node in (node for node in ours if node not in paired):
         change = f"add a {node.kind} where Keras has {node.name}"
-        yield Finding(node.name, "", "kind", node.kind, None, CAUSE, change, _of_kind(node))
-    for node in (node for node in matching.torch_alone if node not in paired):
-        change = f"remove {node.name}, or say with --map what it is on the Keras side"
-        yield Finding("", node.name, "kind", None, node.kind, CAUSE, change, _of_kind(node))
+        yield Finding(node.name, "", "kind", node.kind, None, change, _of_kind(node))
+    for node in (node for node in theirs if node not in paired):
+        change = f"Keras computes something else where PyTorch calls {node.name}"
+        yield Finding("", node.name, "kind", None, node.kind, change, _of_kind(node))
 
 
 def _shapes(graph: Graph, node: Node) -> str:
@@ -175,7 +177,7 @@ def _dropouts(keras: Graph, torch: Graph) -> Iterator[Finding]:
     if rates[0] != rates[1]:
         names = ["; ".join(f"{name}" for name, _ in side) for side in sides]
         change = f"give PyTorch dropouts of {rates[0] or 'no rate'} in this order"
-        yield Finding(names[0], names[1], "dropout_rates", rates[0], rates[1], FAIL, change, 27)
+        yield Finding(names[0], names[1], "dropout_rates", rates[0], rates[1], change, 27)
 
 
 def _spare(torch: Graph, given: Set[str]) -> Iterator[Finding]:
@@ -185,7 +187,7 @@ def _spare(torch: Graph, given: Set[str]) -> Iterator[Finding]:
             change = f"{each.name}: requires_grad_(False), its values at zero"
             kinds = {node.kind for node in torch.calls(each.layer)}
             row = _row("lstm.bias") if kinds & {"lstm", "simple_rnn"} else None
-            yield Finding("", each.layer, each.role, None, "trained", CAUSE, change, row)
+            yield Finding("", each.layer, each.role, None, "trained", change, row)
 
 
 def _drops(node: Node) -> bool:

@@ -23,6 +23,7 @@ from parity.transfer import tensors
 from parity.transfer.candidates import Candidate, Fitting, Side
 from parity.transfer.layouts import Order
 from parity.transfer.mapping import Entry, Mapping
+from parity.transfer.names import alike
 from parity.transfer.recurrent import GATES
 from parity.transfer.rules import RULES
 from parity.transfer.units import Unit
@@ -334,6 +335,8 @@ class _Settling:
         for other, each in enumerate(self.mapping.entries):
             if other == at or each.rule != entry.rule or self.reaches(each):
                 continue
+            if all(alike(e.keras, e.torch, ())[0] == 1 for e in (entry, each)):
+                continue  # both sides call them so: exchanged, they would be a mistake of the port
             change = self._exchanged(at, other)
             if not change:
                 continue

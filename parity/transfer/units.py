@@ -189,7 +189,7 @@ class Web:
     """Which units get the outputs of which, looking through all nodes without parameters.
 
     Attributes:
-        before, after: neighbours of each unit: units, and `input:0`, `output:0`.
+        before, after: neighbours of each unit: units, and `input:0`, `output`.
         depth: how many units that are not loose lie on the longest way from an input to the
             unit's first call, to its last, and from its first call to an output.
         followed: whether the inputs of every node are known.
@@ -231,10 +231,11 @@ def web(graph: Graph, all_units: list[Unit]) -> Web:
                     after[source][unit] = None
             gives[node.name] = (*sources, unit) if unit.loose else (unit,)
         depths[node.name] = depth + (unit is not None and not unit.loose)
-    for at, name in enumerate(graph.outputs):
+    # Which output is not told: a port that exchanges two is to be seen, not to be followed.
+    for name in graph.outputs:
         for source in gives.get(name, ()):
             if isinstance(source, Unit):
-                after[source][f"output:{at}"] = None
+                after[source]["output"] = None
     heights = _heights(graph, of)
     return Web(
         {unit: tuple(each) for unit, each in before.items()},

@@ -140,14 +140,13 @@ def _declared(semantics: Sequence[Facts]) -> Section:
         [
             _names(each),
             each["text"],
-            judged("fail") if each["severity"] == "fail" else "likely cause",
             each["change"],
             f"{each['divergence']}" if each["divergence"] else "",
         ]
         for each in semantics
     ]
-    columns = ("where", "what", "weight", "what to change", "divergence")
+    columns = ("where", "what", "what to change", "divergence")
     note = "Numbers of docs/divergences.md."
     return Section(
-        "Declared differently", [Table("Settings of both sides", columns, rows, left=5, note=note)]
+        "Declared differently", [Table("Settings of both sides", columns, rows, left=4, note=note)]
     )
