@@ -476,9 +476,10 @@ class _Job:
 
     def _tables(self, framework: str) -> list[str]:
         graph = self.keras if framework == "keras" else self.torch
-        return [
-            name for name, (how, _) in graph.semantics.get("uses", {}).items() if how == "table"
-        ]
+        uses = graph.semantics.get("uses", {}).items()
+        layers = {node.layer for node in graph.nodes if node.kind == "embedding"}
+        owned = [each.name for each in graph.parameters if each.layer in layers]
+        return [*owned, *(name for name, (how, _) in uses if how == "table")]
 
     def _matched(self) -> tuple[Matching, levels.Weights]:
         mapping = self.mapping
