@@ -103,7 +103,8 @@ def exact_constants() -> Iterator[None]:
             (variables, "standardize_dtype", lambda dtype: _wide(dtype_of(dtype)).name),
             (tf, "constant", _converting(tf.constant, double)),
             (tf, "convert_to_tensor", _converting(tf.convert_to_tensor, double)),
-            *((tf, name, _of_double(getattr(tf, name))) for name in OF_SINGLE),
+            *((tf, name, _of_double(getattr(tf, name), "float32")) for name in OF_SINGLE),
+            (tf, "range", _of_double(tf.range)),
         ):
             stack.enter_context(patch.object(place, name, new))
         yield
@@ -142,12 +143,13 @@ def _converting(original: Any, double: Callable[..., Any]) -> Any:
     return convert
 
 
-def _of_double(original: Any) -> Any:
+def _of_double(original: Any, otherwise: str | None = None) -> Any:
+    """`otherwise`: the type of what it makes where none is said."""
     signature = inspect.signature(original)
 
     def make(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
-        said = given.get("dtype") or (None if "on_value" in given else "float32")
+        said = given.get("dtype") or (None if "on_value" in given else otherwise)
         return original(**given | ({"dtype": _wide(said)} if said else {}))
 
     return make

@@ -97,9 +97,13 @@ def precision_of(model: keras.Model) -> str:
 def fitted(model: keras.Model, inputs: Arrays) -> dict[str, np.ndarray]:
     """The inputs in order, in the types that the model takes: floating ones in its precision.
 
-    Raises `InputError` where their number or shapes are not the model's.
+    They are `input:0`, … or called as the model calls them. Raises `InputError` where their number
+    or shapes are not the model's.
     """
     floating = precision_of(model)
+    names = input_names(model)
+    if set(inputs) == set(names):
+        inputs = {f"{INPUT}{at}": inputs[name] for at, name in enumerate(names)}
     values = [np.asarray(inputs[name]) for name in _numbered(inputs)]
     wanted = _declared(model)
     if wanted is None:
@@ -205,15 +209,20 @@ def _shown(shape: tuple[int | None, ...]) -> str:
 
 def _ends(model: keras.Model, result: Any) -> dict[str, Any]:
     """What inputs and outputs are called, and which sizes of inputs the model leaves open."""
-    structure, declared = structure_of(model), _declared(model)
-    inputs = [] if structure is None else keras.tree.flatten(structure)
+    declared = _declared(model)
     return {
-        "input_names": list(structure)
-        if isinstance(structure, dict)
-        else [each.name for each in inputs],
+        "input_names": input_names(model),
         "output_names": sorted(result) if isinstance(result, dict) else [],
         "open": [[size is None for size in shape] for shape, _ in declared or ()],
     }
+
+
+def input_names(model: keras.Model) -> list[str]:
+    """In the order of its inputs, which of a dict is that of the sorted names."""
+    structure = structure_of(model)
+    if isinstance(structure, dict):
+        return sorted(structure)
+    return [] if structure is None else [each.name for each in keras.tree.flatten(structure)]
 
 
 def _uses(model: keras.Model, recorder: Recorder) -> dict[str, list[str]]:

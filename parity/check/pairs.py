@@ -42,7 +42,9 @@ def check(keras: Any, torch: Any, inputs: Inputs = None, **options: Any) -> Chec
         given = Path(folder) / "inputs-given.npz"
         if inputs is not None:
             with given.open("wb") as file:
-                np.savez(file, *_arrays(inputs))
+                named = inputs if isinstance(inputs, Mapping) else {}
+                arrays: dict[str, Any] = {name: np.asarray(each) for name, each in named.items()}
+                np.savez(file, *(() if named else _arrays(inputs)), **arrays)
             options["inputs"] = given
         return run.check((ours, theirs), run.Asked(**options), Path(folder))
 
@@ -69,7 +71,5 @@ def _is_builder(given: Any) -> bool:
 
 
 def _arrays(inputs: Any) -> list[np.ndarray]:
-    if isinstance(inputs, Mapping):
-        inputs = list(inputs.values())
     several = isinstance(inputs, list | tuple) and all(hasattr(each, "shape") for each in inputs)
     return [np.asarray(each) for each in (inputs if several else [inputs])]

@@ -7,6 +7,7 @@ in one folder: `keras/` and `torch/` each with `graph.json`, weights and traces,
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -718,16 +719,17 @@ def _given(asked: Asked, folder: Path) -> str | None:
         if isinstance(found, np.ndarray):
             raise ValueError("it is one array, .npy: expected an archive of arrays, .npz")
         with found:
-            values = [found[name] for name in found.files]
+            named = {name: found[name] for name in found.files}
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise InputError(f"--inputs: cannot read {asked.inputs}: {error}") from None
-    sizes = {len(each) if each.ndim else 0 for each in values}
+    sizes = {len(each) if each.ndim else 0 for each in named.values()}
     if len(sizes) != 1 or 0 in sizes:
         raise InputError(
             f"--inputs: {asked.inputs} holds batches of {sorted(sizes)}: expected one array per "
             "input, all of one batch size, at least 1"
         )
-    named = {f"input:{at}": value for at, value in enumerate(values)}
+    if any(re.fullmatch(r"arr_\d+", name) for name in named):  # as NumPy calls what has no name
+        named = {f"input:{at}": value for at, value in enumerate(named.values())}
     return _write(folder / "given.npz", named)
 
 
