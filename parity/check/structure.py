@@ -52,11 +52,16 @@ class Alone:
             trained = [each for each in alone if each.name in read and each.trained]
             held[side] = tuple(trained)
             unread[side] = tuple(each for each in alone if each not in trained)
+        # A table may have rows that the other's has not, and nothing reads: that is no proof.
+        tables = {side: _tables(graph, held[side]) for side, graph in graphs.items()}
+        open_ = {size for size in tables["keras"].values() if size in tables["torch"].values()}
         counts = [
             sum(
                 int(np.prod(each.shape))
                 for each in graph.parameters
-                if each.trained and each not in unread[side]
+                if each.trained
+                and each not in unread[side]
+                and tables[side].get(each.name) not in open_
             )
             for side, graph in graphs.items()
         ]
@@ -129,6 +134,18 @@ class Alone:
             for side, found in self.unread.items()
             if found
         ]
+
+
+def _tables(graph: Graph, held: Sequence[Parameter]) -> dict[str, int]:
+    """The width of those that rows are looked up in."""
+    layers = {node.layer for node in graph.nodes if "embedding" in node.kind.lower()}
+    uses = graph.semantics.get("uses", {})
+    return {
+        each.name: each.shape[-1]
+        for each in held
+        if len(each.shape) == 2
+        and (each.layer in layers or (uses.get(each.name) or [""])[0] == "table")
+    }
 
 
 def _single(keras: Graph, torch: Graph, mapping: transfer.Mapping) -> dict[str, set[str]]:

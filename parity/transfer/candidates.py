@@ -88,7 +88,7 @@ class Side:
         unit, each = self._owner[name], self.parameters[name]
         (role,) = (role for role, own in unit.names.items() if own == name)
         how, call = self.graph.semantics.get("uses", {}).get(name, ("", ""))
-        if not how and "equation" in unit.settings:
+        if not how and "equation" in unit.settings and role != "bias":
             how = f"einsum {unit.settings['equation']} 1".replace("...", "")
         made = forms(how, unit.kind, role, each.shape, self.graph.framework)
         calls = unit.calls or ((call,) if call in self.layout.nodes else ())

@@ -227,7 +227,7 @@ def use_of(how: str, kind: str, role: str) -> str:
 def _usual(kind: str, role: str, shape: Shape, framework: str) -> str:
     """How a layer of a kind uses what it owns, where no function was seen to."""
     part, _, own = role.rpartition("/")
-    if own == "bias" and (kind == "attention" or kind.endswith("EinsumDense")):
+    if own == "bias":  # of several axes, head by head
         return "flat"
     if kind == "embedding":
         return "table"
