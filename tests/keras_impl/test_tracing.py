@@ -32,10 +32,8 @@ def target(*shape: int, at: int = 0) -> np.ndarray:
 def traced(folder: Path, model: Any, inputs: list[np.ndarray], **more: Any) -> Trace:
     given = {f"input:{at}": value for at, value in enumerate(inputs)}
     np.savez(folder / "inputs.npz", **given)
-    request = Request(
-        **{"model": "live", "levels": ALL, "optimizer_settings": {"learning_rate": 0.1}, **more},
-        inputs=str(folder / "inputs.npz"),
-    )
+    fields = {"levels": ALL, "optimizer_settings": {"learning_rate": 0.1}, "nudge": False, **more}
+    request = Request("live", inputs=str(folder / "inputs.npz"), **fields)
     return tracing.trace(model, graph.describe(model, given), request)
 
 
@@ -63,7 +61,7 @@ X, T = random(4, 7, 6, 2), target(4, 2)
 
 @pytest.fixture(scope="module")
 def seen(image_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Trace:
-    return traced(tmp_path_factory.mktemp("trace"), image_model, [X])
+    return traced(tmp_path_factory.mktemp("trace"), image_model, [X], nudge=True)
 
 
 def test_forward_is_what_the_model_gives_layer_by_layer(image_model: Any, seen: Trace) -> None:
@@ -134,7 +132,7 @@ def test_every_tensor_has_a_floor_and_the_model_is_as_it_was(
     image_model: Any, seen: Trace, tmp_path: Path
 ) -> None:
     held = image_model.get_weights()
-    again = traced(tmp_path, image_model, [X])
+    again = traced(tmp_path, image_model, [X], nudge=True)
     beside = ("nudged/", "outputs/again/")
     assert set(again.floors) == {n for n in again.tensors if not n.startswith(beside)}
     assert again.floors == seen.floors
@@ -389,7 +387,7 @@ def test_a_second_call_shows_what_is_kept_between_calls(keeps: bool, tmp_path: P
 
     model = in_float64(lambda: keras.Sequential([keras.Input((3,)), Kept()]))
     x = random(4, 3)
-    found = traced(tmp_path, model, [x], levels=("forward",)).under("outputs")
+    found = traced(tmp_path, model, [x], levels=("forward",), nudge=True).under("outputs")
     np.testing.assert_allclose(found["again/0"] - found["forward/0"], float(keeps), atol=1e-14)
     assert float(model.layers[0].before) == 0.0
 
@@ -429,12 +427,17 @@ def test_the_outputs_that_count_are_taken_in_their_order(tmp_path: Path) -> None
     assert one.tensors["loss"] == pytest.approx((apart**2).mean() / 2, rel=1e-13)
 
 
-def test_layers_of_the_users_own_run_in_training_and_dropout_does_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("raw", [True, False])
+def test_layers_of_the_users_own_run_in_training_and_dropout_does_not(
+    raw: bool, tmp_path: Path
+) -> None:
     import tensorflow as tf
+
+    drop = tf.nn.dropout if raw else keras.random.dropout
 
     class Own(layers.Layer):  # type: ignore[misc]
         def call(self, x: Any, training: bool = False) -> Any:
-            return 3 * tf.nn.dropout(x, 0.5) if training else x
+            return 3 * drop(x, 0.5) if training else x
 
     model = in_float64(lambda: keras.Sequential([keras.Input((3,)), Own(), layers.Dense(2)]))
     found = traced(tmp_path, model, [random(4, 3)], levels=("forward", "loss")).under("outputs")

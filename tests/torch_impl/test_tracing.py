@@ -39,9 +39,8 @@ class Asked:
             for at, shape in enumerate(shapes)
         ]
         np.savez(folder / "inputs.npz", **given)
-        self.request = Request(
-            "", inputs=str(folder / "inputs.npz"), **{"levels": EVERYTHING, **fields}
-        )
+        fields = {"levels": EVERYTHING, "nudge": False, **fields}
+        self.request = Request("", inputs=str(folder / "inputs.npz"), **fields)
 
     def trace(self, reference: Trace | None = None, **fields: Any) -> Trace:
         return trace(self.model, self.graph, replace(self.request, **fields), reference)
@@ -247,7 +246,7 @@ def test_everything_is_in_the_precision_asked_for(tmp_path: Path, precision: str
 
 
 def test_a_trace_repeats_bit_for_bit_and_its_floor_is_that_of_rounding(tmp_path: Path) -> None:
-    asked = two_inputs(tmp_path)
+    asked = two_inputs(tmp_path, nudge=True)
     found, again = asked.trace(), asked.trace()
     assert all((again.tensors[name] == value).all() for name, value in found.tensors.items())
     assert found.floors == again.floors
@@ -298,7 +297,7 @@ class Kept(nn.Module):
 @pytest.mark.parametrize("keeps", [True, False])
 def test_a_second_call_shows_what_is_kept_between_calls(tmp_path: Path, keeps: bool) -> None:
     model = stirred(Kept(keeps))
-    asked = Asked(tmp_path, model, images(4, 3), levels=("forward",))
+    asked = Asked(tmp_path, model, images(4, 3), levels=("forward",), nudge=True)
     model.before = 0  # describing calls too
     outputs = asked.trace().under("outputs")
     expected = images(4, 3) @ model.fc.weight.double().detach().numpy().T
@@ -414,7 +413,7 @@ def test_a_module_of_the_users_own_runs_in_training_mode(tmp_path: Path) -> None
 def test_a_faithful_twin_forced_is_itself(tmp_path: Path, inplace: bool) -> None:
     reference = Asked(tmp_path, stirred(Net()), images(5, 2, 4, 4)).trace()
     asked = Asked(tmp_path, stirred(Net(inplace)), images(5, 2, 4, 4))
-    found = asked.trace(reference, pairs=asked.pairs())
+    found = asked.trace(reference, pairs=asked.pairs(), nudge=True)
     assert not found.notes
     for kind in ("training", "upstream"):
         assert set(found.under(f"forced/{kind}")) == set(reference.under(kind))
