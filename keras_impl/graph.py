@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -31,7 +32,7 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
     inputs do not fit, or the model does not say enough of them.
     """
     given = fitted(model, inputs) if inputs else drawn(model)
-    with precision(precision_of(model)):
+    with precision(precision_of(model)), _restored(model):
         tensors = to_tensors(given)
         shapes = ", ".join(f"{tuple(value.shape)} {value.dtype}" for value in given.values())
         attempt(  # it also builds what is built at its first call
@@ -64,6 +65,17 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
             "terms": _terms(model),
         },
     )
+
+
+@contextmanager
+def _restored(model: keras.Model) -> Iterator[None]:
+    """What a model keeps from call to call is as it was, after."""
+    held = [(each, keras.ops.copy(each.value)) for each in model.variables]
+    try:
+        yield
+    finally:
+        for each, value in held:
+            each.assign(value)
 
 
 def run(model: keras.Model, tensors: list[Any], training: bool) -> Any:

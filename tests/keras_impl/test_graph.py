@@ -357,3 +357,78 @@ def test_what_does_not_fit_is_refused() -> None:
 class Raising(keras.Model):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
         raise ValueError("no")
+
+
+# What is said beside the calls
+
+
+def test_what_belongs_to_the_training_is_declared() -> None:
+    class Adds(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            self.add_loss(ops.mean(x))
+            return x
+
+    def terms(*made: Any) -> Any:
+        model = keras.Sequential([keras.Input((3,)), *made], name="model")
+        return described(model, random(2, 3)).semantics["terms"]
+
+    assert terms(layers.Dense(2), Adds(name="adds")) == ["losses that layers add (add_loss)"]
+    bound = layers.Dense(2, kernel_regularizer="l2", bias_constraint="non_neg", name="d")
+    assert terms(bound) == [
+        "model/d/kernel: regularizer L2",
+        "model/d/bias: constraint NonNeg",
+    ]
+    active = layers.Dense(2, activity_regularizer="l1", name="d")
+    assert terms(active) == ["d: activity regularizer L1"]
+    assert terms(layers.Dense(2)) == []
+
+
+def test_inputs_and_outputs_are_named_and_open_sizes_are_said() -> None:
+    image, vector = keras.Input((None, 4, 3), name="image"), keras.Input((2,), name="vector")
+    maps = layers.Conv2D(2, 1)(image)
+    ends = {"second": layers.Dense(2)(vector), "first": layers.GlobalAveragePooling2D()(maps)}
+    model = keras.Model([image, vector], ends)
+    found = described(model, random(2, 5, 4, 3), random(2, 2)).semantics
+    assert found["input_names"] == ["image", "vector"]
+    assert found["output_names"] == ["first", "second"]
+    assert found["open"] == [[True, False, False], [False]]
+
+
+def test_a_size_left_open_is_the_first_that_the_model_takes() -> None:
+    image = keras.Input((None, None, 1))
+    x = layers.Conv2D(2, 3, strides=2)(image)
+    x = layers.Conv2D(2, 9)(x)  # 16 leaves it 7, 32 leaves it 15
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(x))
+    assert graph.drawn(model)["input:0"].shape == (2, 32, 32, 1)
+    too_large = layers.Conv2D(2, 230)(keras.Input((None, None, 1)))
+    with pytest.raises(InputError, match=r"\?x\?x1.*--input-shape"):
+        graph.drawn(keras.Model(too_large._keras_history.operation.input, too_large))
+
+
+def test_how_a_weight_is_used_is_said() -> None:
+    class Bare(layers.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.w = self.add_weight(shape=(3, 2), name="w")
+            self.spare = self.add_weight(shape=(3, 2), name="spare")
+
+        def call(self, x: Any) -> Any:
+            return ops.matmul(x, self.w)
+
+    model = keras.Sequential([keras.Input((3,)), Bare(name="bare")], name="net")
+    uses = described(model, random(2, 3)).semantics["uses"]
+    assert uses == {"net/bare/w": ["matrix", "bare"], "net/bare/spare": ["", "bare"]}
+
+
+def test_describing_leaves_what_a_model_keeps_as_it_was() -> None:
+    class Counts(layers.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x: Any) -> Any:
+            self.seen.assign_add(1.0)
+            return x + self.seen
+
+    model = keras.Sequential([keras.Input((3,)), Counts()])
+    model.layers[0].seen.assign(5.0)
+    described(model, random(2, 3))
+    assert float(model.layers[0].seen) == 5.0

@@ -24,17 +24,16 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def traced(
-    folder: Path, model: Any, inputs: list[np.ndarray], targets: list[np.ndarray], **more: Any
-) -> Trace:
+def target(*shape: int, at: int = 0) -> np.ndarray:
+    """What the output at a place is compared with, where the request's seed is 0."""
+    return np.random.default_rng([1, at]).standard_normal(shape)
+
+
+def traced(folder: Path, model: Any, inputs: list[np.ndarray], **more: Any) -> Trace:
     given = {f"input:{at}": value for at, value in enumerate(inputs)}
     np.savez(folder / "inputs.npz", **given)
-    np.savez(folder / "targets.npz", **{f"output:{at}": v for at, v in enumerate(targets)})
-    request = Request(
-        **{"model": "live", "levels": ALL, "optimizer_settings": {"learning_rate": 0.1}, **more},
-        inputs=str(folder / "inputs.npz"),
-        targets=str(folder / "targets.npz"),
-    )
+    fields = {"levels": ALL, "optimizer_settings": {"learning_rate": 0.1}, "nudge": False, **more}
+    request = Request("live", inputs=str(folder / "inputs.npz"), **fields)
     return tracing.trace(model, graph.describe(model, given), request)
 
 
@@ -57,12 +56,12 @@ def image_model() -> Any:
     return in_float64(convolutional)
 
 
-X, T = random(4, 7, 6, 2), random(4, 2, seed=1)
+X, T = random(4, 7, 6, 2), target(4, 2)
 
 
 @pytest.fixture(scope="module")
 def seen(image_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Trace:
-    return traced(tmp_path_factory.mktemp("trace"), image_model, [X], [T])
+    return traced(tmp_path_factory.mktemp("trace"), image_model, [X], nudge=True)
 
 
 def test_forward_is_what_the_model_gives_layer_by_layer(image_model: Any, seen: Trace) -> None:
@@ -133,8 +132,10 @@ def test_every_tensor_has_a_floor_and_the_model_is_as_it_was(
     image_model: Any, seen: Trace, tmp_path: Path
 ) -> None:
     held = image_model.get_weights()
-    again = traced(tmp_path, image_model, [X], [T])
-    assert set(again.floors) == set(again.tensors) and again.floors == seen.floors
+    again = traced(tmp_path, image_model, [X], nudge=True)
+    beside = ("nudged/", "outputs/again/")
+    assert set(again.floors) == {n for n in again.tensors if not n.startswith(beside)}
+    assert again.floors == seen.floors
     assert 0 < max(again.floors.values()) < 1e-12
     for name, value in seen.tensors.items():
         np.testing.assert_array_equal(again.tensors[name], value)
@@ -186,12 +187,12 @@ _BETAS = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "learning_rate": 0.01
     ],
 )
 def test_steps_are_exact(name: str, step: Any, settings: dict[str, float], tmp_path: Path) -> None:
-    x, t = random(5, 3), random(5, 2, seed=1)
+    x, t = random(5, 3), target(5, 2)
     source = keras.Input((3,), dtype="float64")
     model = in_float64(lambda: keras.Model(source, layers.Dense(2, name="d")(source)))
     w, b = model.get_weights()
     more = {"optimizer": name, "optimizer_settings": settings, "levels": ("update", "trajectory")}
-    found = traced(tmp_path, model, [x], [t], **more)
+    found = traced(tmp_path, model, [x], **more)
     losses: list[float] = []
     kept: tuple[Arrays, Arrays] = ({}, {})
     for number in range(1, STEPS + 1):
@@ -240,7 +241,7 @@ def _erf(x: np.ndarray) -> np.ndarray:
 def test_constants_are_of_double_precision(layer: Any, expected: Any, tmp_path: Path) -> None:
     model = in_float64(lambda: keras.Sequential([keras.Input((7,)), layer()]))
     x = random(4, 7)
-    found = traced(tmp_path, model, [x], [x], levels=("forward",))
+    found = traced(tmp_path, model, [x], levels=("forward",))
     if expected is None:
         scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
         expected = lambda x: scale * np.where(x > 0, x, alpha * np.expm1(x))  # noqa: E731
@@ -256,7 +257,7 @@ def test_attention_is_exact_and_drops_nothing(rate: float, tmp_path: Path) -> No
         return keras.Model(x, layers.GaussianNoise(0.5, name="noise")(y))
 
     model, x = in_float64(build), random(2, 5, 6)
-    found = traced(tmp_path, model, [x], [random(2, 5, 6)], levels=("forward", "loss"))
+    found = traced(tmp_path, model, [x], levels=("forward", "loss"))
     w = dict(zip(("q", "qb", "k", "kb", "v", "vb", "o", "ob"), model.get_weights(), strict=True))
     q, k, v = (np.einsum("btd,dhe->bhte", x, w[n]) + w[f"{n}b"][:, None] for n in "qkv")
     scores = q @ k.swapaxes(-1, -2) / math.sqrt(3)
@@ -274,7 +275,7 @@ def test_a_recurrent_layer_drops_nothing_and_words_have_no_gradient(tmp_path: Pa
         return keras.Model(words, both(x))
 
     words = np.random.default_rng(0).integers(0, 9, (3, 4))
-    found = traced(tmp_path, in_float64(build), [words], [random(3, 4)], levels=("forward", "loss"))
+    found = traced(tmp_path, in_float64(build), [words], levels=("forward", "loss"))
     np.testing.assert_array_equal(found.tensors["training/both"], found.tensors["forward/both"])
     assert "gradient/input:0" not in found.tensors
     gradient = found.tensors["gradient/words/embeddings"]
@@ -296,7 +297,7 @@ def test_nodes_of_a_subclassed_model_and_of_a_layer_called_twice(tmp_path: Path)
     model = in_float64(Twice)
     with exact.precision("float64"):
         model(x)
-    found = traced(tmp_path, model, [x], [random(4, 3), random(4, 1)], levels=("loss",))
+    found = traced(tmp_path, model, [x], levels=("loss",))
     w, b = model.get_weights()
     inner = 0.1 * np.tanh(x @ w + b)
     training = found.under("training")
@@ -317,7 +318,9 @@ def test_cross_entropy_on_logits_and_on_probabilities(
         lambda: keras.Sequential([keras.Input((3,)), layers.Dense(4, activation=activation)])
     )
     x, labels = random(5, 3), np.array([0, 3, 2, 1, 3])
-    found = traced(tmp_path, model, [x], [labels], levels=("loss",), loss="cross_entropy")
+    np.savez(tmp_path / "labels.npz", **{"output:0": labels})
+    more = {"loss": "cross_entropy", "labels": str(tmp_path / "labels.npz")}
+    found = traced(tmp_path, model, [x], levels=("loss",), **more)
     w, b = model.get_weights()
     logits = x @ w + b
     expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(5), labels])
@@ -326,17 +329,8 @@ def test_cross_entropy_on_logits_and_on_probabilities(
 
 def test_float32_runs_in_float32(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
-    found = traced(tmp_path, model, [random(4, 3)], [random(4, 2)], precision="float32")
+    found = traced(tmp_path, model, [random(4, 3)], precision="float32")
     assert {value.dtype.name for value in found.tensors.values()} == {"float32"}
-
-
-def test_what_is_left_out_is_noted(tmp_path: Path) -> None:
-    def build() -> Any:
-        x = keras.Input((2, 2, 1))
-        return keras.Model(x, layers.Conv2D(1, 1, kernel_regularizer="l2")(x))
-
-    found = traced(tmp_path, in_float64(build), [random(2, 2, 2, 1)], [random(2, 2, 2, 1)])
-    assert any("regularizers" in note for note in found.notes)
 
 
 def test_what_does_not_fit_is_refused(image_model: Any, tmp_path: Path) -> None:
@@ -346,18 +340,105 @@ def test_what_does_not_fit_is_refused(image_model: Any, tmp_path: Path) -> None:
         ({"loss": "hinge"}, "no loss 'hinge'"),
         ({"optimizer": "adm"}, "no optimizer 'adm': did you mean 'adam'"),
         ({"optimizer_settings": {"momentum": 1.0}}, "adam has no setting 'momentum'"),
-        ({"loss": "cross_entropy"}, r"int64 labels \(batch,\): output:0 has shape \(4, 2\)"),
+        ({"loss": "cross_entropy"}, "there are no labels for output:0"),
     ]
     for more, message in cases:
         with pytest.raises(InputError, match=message):
-            traced(tmp_path, image_model, [X], [T], **more)
-    with pytest.raises(InputError, match=r"shape \(4, 2\), its target \(4, 3\)"):
-        traced(tmp_path, image_model, [X], [random(4, 3)])
-    with pytest.raises(InputError, match="the targets are output:0, output:1: expected one per"):
-        traced(tmp_path, image_model, [X], [T, T])
+            traced(tmp_path, image_model, [X], **more)
     image_model.trainable = False
     try:
         with pytest.raises(InputError, match="depends on no trained parameter"):
-            traced(tmp_path, image_model, [X], [T])
+            traced(tmp_path, image_model, [X])
     finally:
         image_model.trainable = True
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((4, 1), int), r"int64 labels \(batch,\): output:0 has shape \(4, 2\)"),
+        (np.array([0.0, 1, 1, 0]), "its target .* of type float64"),
+        (np.array([0, 1, 2, 0]), "run from 0 to 2: expected 0 to 1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    image_model: Any, labels: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "labels.npz", **{"output:0": labels})
+    more = {"loss": "cross_entropy", "labels": str(tmp_path / "labels.npz")}
+    with pytest.raises(InputError, match=message):
+        traced(tmp_path, image_model, [X], levels=("loss",), **more)
+
+
+# Outputs, and a series of batches
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_second_call_shows_what_is_kept_between_calls(keeps: bool, tmp_path: Path) -> None:
+    class Kept(layers.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.before = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x: Any) -> Any:
+            y = x + self.before
+            if keeps:
+                self.before.assign_add(1.0)
+            return y
+
+    model = in_float64(lambda: keras.Sequential([keras.Input((3,)), Kept()]))
+    x = random(4, 3)
+    found = traced(tmp_path, model, [x], levels=("forward",), nudge=True).under("outputs")
+    np.testing.assert_allclose(found["again/0"] - found["forward/0"], float(keeps), atol=1e-14)
+    assert float(model.layers[0].before) == 0.0
+
+
+def test_a_batch_that_a_model_refuses_is_kept_apart(tmp_path: Path) -> None:
+    def build() -> Any:
+        x = keras.Input((3,), batch_size=None)
+        four = layers.Lambda(lambda y: ops.reshape(y, (4, 2)), output_shape=(2,))
+        return keras.Model(x, four(layers.Dense(2)(x)))
+
+    batches = {"four": random(4, 3), "three": random(3, 3)}
+    for name, value in batches.items():
+        np.savez(tmp_path / f"{name}.npz", **{"input:0": value})
+    series = tuple((name, str(tmp_path / f"{name}.npz")) for name in batches)
+    model = in_float64(build)
+    found = traced(tmp_path, model, [batches["four"]], levels=("loss",), series=series)
+    assert set(found.refused) == {"series/three/forward"} and not found.under("series/three")
+    assert "does not run on it" in found.refused["series/three/forward"]
+    # The same batch once more.
+    for name in ("loss", "gradient/input:0", "outputs/training/0"):
+        np.testing.assert_array_equal(found.tensors[f"series/four/{name}"], found.tensors[name])
+
+
+def test_the_outputs_that_count_are_taken_in_their_order(tmp_path: Path) -> None:
+    def build() -> Any:
+        x = keras.Input((3,))
+        return keras.Model(x, [layers.Dense(2)(x), layers.Dense(4)(x)])
+
+    model, x = in_float64(build), random(5, 3)
+    found = traced(tmp_path, model, [x], levels=("loss",), outputs=(1, 0)).under("outputs/training")
+    one = traced(tmp_path, model, [x], levels=("loss",), outputs=(1,))
+    kernels = [each.numpy() for each in model.weights[::2]]
+    np.testing.assert_allclose(found["0"], x @ kernels[1], rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(found["1"], x @ kernels[0], rtol=1e-13, atol=1e-14)
+    assert one.under("outputs/training").keys() == {"0"}
+    apart = x @ kernels[1] - target(5, 4)
+    assert one.tensors["loss"] == pytest.approx((apart**2).mean() / 2, rel=1e-13)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_layers_of_the_users_own_run_in_training_and_dropout_does_not(
+    raw: bool, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    drop = tf.nn.dropout if raw else keras.random.dropout
+
+    class Own(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any, training: bool = False) -> Any:
+            return 3 * drop(x, 0.5) if training else x
+
+    model = in_float64(lambda: keras.Sequential([keras.Input((3,)), Own(), layers.Dense(2)]))
+    found = traced(tmp_path, model, [random(4, 3)], levels=("forward", "loss")).under("outputs")
+    np.testing.assert_allclose(found["training/0"], 3 * found["forward/0"], rtol=1e-13)

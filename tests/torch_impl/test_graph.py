@@ -463,3 +463,31 @@ def test_a_layer_of_ones_own_is_one_call() -> None:
     assert [n.kind for n in known.nodes] == ["dense", "other:sin", "relu"]
     alone = describe(Bend(), {"input:0": np.ones((2, 3), np.float32)})
     assert len(alone.nodes) > 1  # a whole model as one call would say nothing
+
+
+# What is said beside the calls -------------------------------------------------------------------
+
+
+def test_what_belongs_to_the_training_is_declared() -> None:
+    model = nn.Sequential(nn.Embedding(5, 3, max_norm=0.5), nn.Linear(3, 2))
+    words = np.array([[0, 4], [1, 2]])
+    assert graph(model, words).semantics["terms"] == ["0: max_norm 0.5"]
+    model[1].weight.register_hook(lambda gradient: gradient.clamp(-1, 1))
+    assert graph(model, words).semantics["terms"][1:] == ["1.weight: a hook on its gradient"]
+    assert graph(nn.Linear(3, 2), np.zeros((2, 3))).semantics["terms"] == []
+
+
+class Ends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.spare = nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(3, 2))
+
+    def forward(self, words: Tensor, mask: Tensor | None = None, *, scale: float = 1.0) -> Any:
+        return {"second": words @ self.w, "first": words.tanh() * scale}
+
+
+def test_inputs_outputs_and_uses_are_named() -> None:
+    found = graph(Ends(), np.ones((2, 3))).semantics
+    assert found["input_names"] == ["words", "mask"]
+    assert found["output_names"] == ["second", "first"]
+    assert found["uses"]["w"][0] == "matrix" and "spare" not in found["uses"]

@@ -30,21 +30,17 @@ class Asked:
     """A model, and a request for it in a folder."""
 
     def __init__(self, folder: Path, model: nn.Module, *inputs: np.ndarray, **fields: Any) -> None:
-        rng = np.random.default_rng(1)
         self.model, self.inputs = model, inputs
         given = {f"input:{at}": value for at, value in enumerate(inputs)}
         self.graph = describe(model, given)
         shapes = [self.graph.node(name).shape for name in self.graph.outputs]
-        targets = fields.pop("targets", [rng.standard_normal((len(inputs[0]), *s)) for s in shapes])
+        self.targets = [
+            np.random.default_rng([1, at]).standard_normal((len(inputs[0]), *shape))
+            for at, shape in enumerate(shapes)
+        ]
         np.savez(folder / "inputs.npz", **given)
-        np.savez(folder / "targets.npz", **{f"output:{at}": t for at, t in enumerate(targets)})
-        self.targets = targets
-        self.request = Request(
-            "",
-            inputs=str(folder / "inputs.npz"),
-            targets=str(folder / "targets.npz"),
-            **{"levels": EVERYTHING, **fields},
-        )
+        fields = {"levels": EVERYTHING, "nudge": False, **fields}
+        self.request = Request("", inputs=str(folder / "inputs.npz"), **fields)
 
     def trace(self, reference: Trace | None = None, **fields: Any) -> Trace:
         return trace(self.model, self.graph, replace(self.request, **fields), reference)
@@ -109,6 +105,12 @@ def close(got: np.ndarray, expected: Any, scale: float = 1e-13) -> None:
     expected = expected.detach().numpy() if isinstance(expected, Tensor) else np.asarray(expected)
     atol = scale * max(1e-3, np.abs(expected).max())
     np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
+
+
+def measured(found: Trace) -> set[str]:
+    """What a nudged run has a floor for: all that the plain one has."""
+    beside = ("forced/", "nudged/", "outputs/again/")
+    return {name for name in found.tensors if not name.startswith(beside)}
 
 
 @pytest.mark.parametrize(("inplace", "rate"), [(False, 0.0), (True, 0.0), (True, 0.5)])
@@ -188,15 +190,9 @@ def test_steps_are_those_of_the_formula(tmp_path: Path) -> None:
 def test_cross_entropy_of_logits_and_of_probabilities(tmp_path: Path, softmax: bool) -> None:
     layers = [nn.Linear(3, 4), *([nn.Softmax(1)] if softmax else [])]
     labels = np.array([0, 3, 1, 1, 2, 0])
-    asked = Asked(
-        tmp_path,
-        nn.Sequential(*layers),
-        images(6, 3),
-        targets=[labels],
-        loss="cross_entropy",
-        levels=("loss",),
-    )
-    found = asked.trace()
+    np.savez(tmp_path / "labels.npz", **{"output:0": labels})
+    asked = Asked(tmp_path, nn.Sequential(*layers), images(6, 3), levels=("loss",))
+    found = asked.trace(loss="cross_entropy", labels=str(tmp_path / "labels.npz"))
     z = found.tensors["training/0"]
     probability = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     close(found.tensors["loss"], -np.log(probability[np.arange(6), labels]).mean())
@@ -250,11 +246,11 @@ def test_everything_is_in_the_precision_asked_for(tmp_path: Path, precision: str
 
 
 def test_a_trace_repeats_bit_for_bit_and_its_floor_is_that_of_rounding(tmp_path: Path) -> None:
-    asked = two_inputs(tmp_path)
+    asked = two_inputs(tmp_path, nudge=True)
     found, again = asked.trace(), asked.trace()
     assert all((again.tensors[name] == value).all() for name, value in found.tensors.items())
     assert found.floors == again.floors
-    assert set(found.floors) == set(found.tensors)
+    assert set(found.floors) == measured(found)
     assert 0 < found.floors["forward/head"] < 1e-14
     assert 0 < found.floors["gradient/lstm.weight_ih_l0"] < 1e-14
 
@@ -282,6 +278,134 @@ def test_a_hard_sigmoids_gradient_is_of_double_precision(tmp_path: Path, form: s
     np.testing.assert_allclose(found.tensors["gradient/fc.bias"], expected, rtol=1e-14, atol=1e-18)
 
 
+# Outputs, a series of batches, inputs by name ----------------------------------------------------
+
+
+class Kept(nn.Module):
+    """Adds how often it was called before."""
+
+    def __init__(self, keeps: bool = True) -> None:
+        super().__init__()
+        self.fc, self.before, self.keeps = nn.Linear(3, 2), 0, keeps
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x) + self.before
+        self.before += self.keeps
+        return y
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_second_call_shows_what_is_kept_between_calls(tmp_path: Path, keeps: bool) -> None:
+    model = stirred(Kept(keeps))
+    asked = Asked(tmp_path, model, images(4, 3), levels=("forward",), nudge=True)
+    model.before = 0  # describing calls too
+    outputs = asked.trace().under("outputs")
+    expected = images(4, 3) @ model.fc.weight.double().detach().numpy().T
+    expected = expected + model.fc.bias.double().detach().numpy()
+    close(outputs["forward/0"], expected)
+    close(outputs["again/0"], expected + keeps)
+
+
+class FourOnly(nn.Module):
+    """Runs on four rows alone; in training on any number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.bn = nn.Linear(3, 2), nn.BatchNorm1d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.fc(x).view(-1, 2) if self.training else self.fc(x).view(4, 2))
+
+
+def test_a_batch_that_a_model_refuses_is_kept_apart(tmp_path: Path) -> None:
+    batches = {"four": images(4, 3), "three": images(3, 3)}
+    for name, value in batches.items():
+        np.savez(tmp_path / f"{name}.npz", **{"input:0": value})
+    series = tuple((name, str(tmp_path / f"{name}.npz")) for name in batches)
+    asked = Asked(tmp_path, stirred(FourOnly()), images(4, 3), levels=("loss",), series=series)
+    found = asked.trace()
+    assert set(found.refused) == {"series/three/forward"}
+    assert "shape '[4, 2]' is invalid for input of size 6" in found.refused["series/three/forward"]
+    assert not found.under("series/three")
+    close(found.tensors["series/four/loss"], found.tensors["loss"])  # the same batch once more
+    close(found.tensors["series/four/gradient/input:0"], found.tensors["gradient/input:0"])
+
+
+def test_a_batch_refused_in_training_alone_has_its_outputs(tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", **{"input:0": images(1, 3)})
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    series = (("one", str(tmp_path / "one.npz")),)
+    found = Asked(tmp_path, model, images(4, 3), levels=("loss",), series=series).trace()
+    assert set(found.refused) == {"series/one/training"}
+    assert "more than 1 value per channel" in found.refused["series/one/training"]
+    assert found.under("series/one").keys() == {"outputs/forward/0"}
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(
+        self, first: Tensor, mask: Tensor | None = None, second: Tensor | None = None
+    ) -> Tensor:
+        assert mask is None and second is not None
+        return self.fc(first - 2 * second)
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        first, second = inputs
+        return self.fc(first - 2 * second)
+
+
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [(Named(), {"called": ("first", "second")}), (Packed(), {"packed": True})],
+)
+def test_inputs_by_name_and_in_one_list(
+    tmp_path: Path, model: nn.Module, how: dict[str, Any]
+) -> None:
+    first, second = np.random.default_rng(3).standard_normal((2, 4, 3))
+    given = {"input:0": first, "input:1": second}
+    np.savez(tmp_path / "inputs.npz", **given)
+    graph = describe(model, given, *[how.get(name, ()) for name in ("called", "packed")])
+    request = Request("", inputs=str(tmp_path / "inputs.npz"), levels=("forward", "loss"), **how)
+    found = trace(model, graph, request)
+    weight, bias = (each.double().numpy() for each in model.state_dict().values())
+    close(found.tensors["outputs/forward/0"], (first - 2 * second) @ weight.T + bias)
+    close(found.tensors["gradient/input:1"], -2 * found.tensors["gradient/input:0"])
+
+
+def test_the_outputs_that_count_are_taken_in_their_order(tmp_path: Path) -> None:
+    found = two_inputs(tmp_path, levels=("loss",)).trace()
+    other = two_inputs(tmp_path, levels=("loss",)).trace(outputs=(1, 0))
+    one = two_inputs(tmp_path, levels=("loss",)).trace(outputs=(1,))
+    close(other.tensors["outputs/training/0"], found.tensors["outputs/training/1"])
+    close(other.tensors["outputs/training/1"], found.tensors["outputs/training/0"])
+    assert one.under("outputs/training").keys() == {"0"}
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.drop = nn.Linear(3, 3), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.fc(x))
+        return 3 * x if self.training else x
+
+
+def test_a_module_of_the_users_own_runs_in_training_mode(tmp_path: Path) -> None:
+    """What drops is off, the rest of what it does in training is not."""
+    outputs = Asked(tmp_path, stirred(Own()), images(4, 3)).trace().under("outputs")
+    close(outputs["training/0"], 3 * outputs["forward/0"])
+
+
 # Forced -------------------------------------------------------------------------------------------
 
 
@@ -289,13 +413,13 @@ def test_a_hard_sigmoids_gradient_is_of_double_precision(tmp_path: Path, form: s
 def test_a_faithful_twin_forced_is_itself(tmp_path: Path, inplace: bool) -> None:
     reference = Asked(tmp_path, stirred(Net()), images(5, 2, 4, 4)).trace()
     asked = Asked(tmp_path, stirred(Net(inplace)), images(5, 2, 4, 4))
-    found = asked.trace(reference, pairs=asked.pairs())
+    found = asked.trace(reference, pairs=asked.pairs(), nudge=True)
     assert not found.notes
     for kind in ("training", "upstream"):
         assert set(found.under(f"forced/{kind}")) == set(reference.under(kind))
     for name, value in found.under("forced").items():
         close(value, reference.tensors[name])
-    assert set(found.floors) == {n for n in found.tensors if not n.startswith("forced/")}
+    assert set(found.floors) == measured(found)
 
 
 def test_forced_recurrent_layers_and_attention(tmp_path: Path) -> None:
@@ -416,11 +540,10 @@ def test_a_pair_of_other_shapes_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"targets": None}, "the targets are none: expected one per output"),
         ({"levels": ("loos",)}, "no level 'loos'"),
         ({"precision": "float16"}, "no precision 'float16'"),
         ({"loss": "hinge"}, "no loss 'hinge'"),
-        ({"loss": "cross_entropy"}, "int64 labels"),
+        ({"loss": "cross_entropy"}, "there are no labels for output:0"),
         ({"optimizer": "adan"}, "did you mean 'adam'"),
         ({"inputs": "none.npz"}, "cannot read the arrays in none.npz"),
     ],
@@ -431,10 +554,21 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, fields: dict[str, Any], me
         asked.trace(**fields)
 
 
-def test_a_target_of_another_shape_is_refused(tmp_path: Path) -> None:
-    asked = Asked(tmp_path, nn.Linear(3, 2), images(4, 3), targets=[np.zeros((4, 1))])
-    with pytest.raises(InputError, match=r"shape \(4, 2\), its target \(4, 1\)"):
-        asked.trace()
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((4, 1), int), r"int64 labels \(batch,\): output:0 has shape \(4, 2\)"),
+        (np.array([0.0, 1, 1, 0]), "its target .* of type float64"),
+        (np.array([0, 1, 2, 0]), "run from 0 to 2: expected 0 to 1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    tmp_path: Path, labels: np.ndarray, message: str
+) -> None:
+    np.savez(tmp_path / "labels.npz", **{"output:0": labels})
+    asked = Asked(tmp_path, nn.Linear(3, 2), images(4, 3), levels=("loss",))
+    with pytest.raises(InputError, match=message):
+        asked.trace(loss="cross_entropy", labels=str(tmp_path / "labels.npz"))
 
 
 def test_a_model_without_anything_to_train_is_refused(tmp_path: Path) -> None:
@@ -456,11 +590,9 @@ def build():
 @pytest.mark.workers
 def test_the_worker_describes_and_traces(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(SOURCE)
-    np.savez(tmp_path / "targets.npz", **{"output:0": np.zeros((4, 2))})
     request = Request(
         f"{tmp_path}/nets.py:build",
         input_shapes=((3,),),
-        targets=str(tmp_path / "targets.npz"),
         levels=EVERYTHING,
         threads=1,
     )

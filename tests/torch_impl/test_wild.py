@@ -241,7 +241,7 @@ def test_a_live_model_is_lent(tmp_path: Path) -> None:
     before = model.weight.detach().clone()
     weights = tmp_path / "w.pt"
     torch.save({"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, weights)
-    with check.lent(model, str(weights)) as lent:
+    with check.lent(model, Request("", weights=str(weights)), None, {}) as lent:
         assert torch.equal(lent.weight, torch.ones(2, 3))
     assert torch.equal(model.weight, before)
 
