@@ -215,9 +215,7 @@ def pair_outputs(
     return Outputs(tuple(given), tuple(lacking), tuple(spare), tuple(doubts))
 
 
-def _axes(
-    ours: np.ndarray, theirs: np.ndarray, moved: Collection[int]
-) -> tuple[Axes, bool, bool]:
+def _axes(ours: np.ndarray, theirs: np.ndarray, moved: Collection[int]) -> tuple[Axes, bool, bool]:
     """The permutation that makes the numbers agree, else the likeliest by shape; whether they do;
     and whether equal sizes leave it in doubt."""
     rank = ours.ndim

@@ -44,7 +44,8 @@ def places(found: ends.Outputs) -> list[tuple[int, int]]:
 
 
 def ways(
-    value: np.ndarray, indices: set[str] = frozenset()  # type: ignore[assignment]
+    value: np.ndarray,
+    indices: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> list[np.ndarray]:
     """What PyTorch is given, in the order of trying."""
     return [way[0].to_torch(value) for way in ends.ways_in({"input:0": value}, indices, [], [])]
@@ -99,7 +100,11 @@ def test_no_way_is_tried_twice_and_none_permutes_within_an_axis(shape: list[int]
 
 NAMED = [
     (["x", "mask"], ["mask", "x"], ["x", "mask"]),
-    (["token_ids", "padding_mask"], ["attention_mask", "input_ids"], ["input_ids", "attention_mask"]),
+    (
+        ["token_ids", "padding_mask"],
+        ["attention_mask", "input_ids"],
+        ["input_ids", "attention_mask"],
+    ),
     (["x", "mask"], ["y", "mask"], ["", ""]),  # one alone is not known: by place
     (["token_ids", "ids"], ["input_ids", "other"], ["", ""]),  # both would be the same
     ([], ["a", "b"], ["", ""]),
