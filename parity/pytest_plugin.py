@@ -286,7 +286,8 @@ def parity(request: pytest.FixtureRequest) -> Callable[..., CheckReport]:
 def _levels(last: str) -> Sequence[str]:
     if last not in LEVELS:
         raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {last!r}")
-    return LEVELS[: LEVELS.index(last) + 1]
+    climbed = LEVELS[: LEVELS.index(last) + 1]
+    return (*climbed, "randomness") if last in ("loss", "gradient") else climbed  # comes with them
 
 
 def _name(builder: Builder) -> str:

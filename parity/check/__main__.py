@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": cli.EXIT_UNDECIDED}
-LAST = [level for level in LEVELS if level not in ("structure", "buffers")]  # come with others
+COME_WITH_OTHERS = ("structure", "randomness", "buffers")
+LAST = [level for level in LEVELS if level not in COME_WITH_OTHERS]
 DIRECTIONS = ("keras-to-torch", "torch-to-keras")
 
 EXAMPLES = """examples:

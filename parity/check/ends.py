@@ -7,7 +7,7 @@ name. Never a permutation within an axis.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,8 +81,9 @@ def ways_in(
                 way = []
                 for at, (name, value) in enumerate(inputs.items()):
                     images = value.ndim > 3
-                    moved = value.ndim > 2 and value.dtype.kind != "i" and images != flipped
                     ones = squeezed and 1 in value.shape[1:] and value.ndim > 1
+                    moved = value.ndim > 2 and value.dtype.kind != "i" and images != flipped
+                    moved &= not (ones and value.shape[-1] == 1)  # which is left out anyway
                     as_index = whole and name in indices and value.dtype.kind == "f"
                     axes = (0, value.ndim - 1, *range(1, value.ndim - 1)) if moved else None
                     way.append(Taken(at, names[at], axes, ones, as_index))
@@ -175,7 +176,7 @@ def pair_outputs(
     torch: Graph,
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
-    channels_first: bool,
+    moved: Collection[int] = (),
 ) -> Outputs:
     """Which output is which, and how its axes run, from one run with the same numbers.
 
@@ -190,7 +191,7 @@ def pair_outputs(
     elif all(names) or len(ours) == 1 < len(theirs):  # names that say nothing of each other
         for at, value in enumerate(ours):
             free = [n for n in range(len(theirs)) if n not in {taken for _, taken, _ in pairs}]
-            fits = [n for n in free if _axes(value, theirs[n], channels_first)[1]]
+            fits = [n for n in free if _axes(value, theirs[n], moved)[1]]
             shaped = [n for n in free if sorted(theirs[n].shape) == sorted(value.shape)]
             place = next(iter([*fits, *shaped, *free]), None)
             if place is not None:
@@ -199,7 +200,7 @@ def pair_outputs(
         pairs = [(at, at, "") for at in range(min(len(ours), len(theirs)))]
     given, doubts = [], []
     for left, right, name in pairs:
-        axes, agree, doubtful = _axes(ours[left], theirs[right], channels_first)
+        axes, agree, doubtful = _axes(ours[left], theirs[right], moved)
         given.append(Given(left, right, name, axes))
         if doubtful and agree:
             doubts.append(
@@ -214,7 +215,7 @@ def pair_outputs(
     return Outputs(tuple(given), tuple(lacking), tuple(spare), tuple(doubts))
 
 
-def _axes(ours: np.ndarray, theirs: np.ndarray, channels_first: bool) -> tuple[Axes, bool, bool]:
+def _axes(ours: np.ndarray, theirs: np.ndarray, moved: Collection[int]) -> tuple[Axes, bool, bool]:
     """The permutation that makes the numbers agree, else the likeliest by shape; whether they do;
     and whether equal sizes leave it in doubt."""
     rank = ours.ndim
@@ -231,10 +232,10 @@ def _axes(ours: np.ndarray, theirs: np.ndarray, channels_first: bool) -> tuple[A
     agreeing = [axes for axes in fits if close(_turned(ours, axes), theirs)]
     if agreeing:
         # Of a map the channels come first by convention; of steps and channels only sizes tell.
-        doubtful = len(fits) > 1 and agreeing[0] is not None and rank < 4 and not channels_first
+        convention = rank > 3 or rank in moved
+        doubtful = len(fits) > 1 and agreeing[0] is not None and not convention
         return agreeing[0], True, doubtful
-    maps = rank > 3 or channels_first
-    return (fits[-1] if maps else fits[0]), False, False
+    return (fits[-1] if rank > 3 or moved else fits[0]), False, False
 
 
 def _turned(value: np.ndarray, axes: Axes) -> np.ndarray:

@@ -9,6 +9,7 @@ larger in float64. So the factor there is generous and costs nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -29,6 +30,8 @@ SURE = 32.0  # a faithful twin is rarely further off than this
 HOLLOW = {"float64": 1e-4, "float32": 0.1}
 # Of an output, beside the largest of which smaller ones are rounding: sums that cancel.
 CANCELLED = 1e-8
+# What PyTorch's norms say of a batch that has no statistics.
+DEGENERATE = re.compile(r"more than 1 (value per channel|spatial element) when training")
 STEPPING = {"update": 1, "trajectory": STEPS}  # how many steps lie behind them
 Tensors = dict[str, np.ndarray]
 
@@ -220,12 +223,13 @@ class Comparison:
         return compare(name, Tensor.whole(a), Tensor.whole(b), allowed(a))
 
     def _refused(self, name: str, run: str) -> Measurement:
-        """A run that one side alone could do is a difference; one of training that its framework
-        refuses, such as a batch norm over one sample, decides nothing."""
+        """A run that one side alone could do is a difference; training on what a framework cannot
+        normalise, such as one value per channel, decides nothing."""
         said = [trace.refused.get(run) for trace in (self.keras, self.torch)]
         sides = ("Keras", "PyTorch")
         problem = "; ".join(f"{s} refuses it: {t}" for s, t in zip(sides, said, strict=True) if t)
-        if all(said) or run.endswith("/training"):
+        own = not any(said) or any(DEGENERATE.search(each or "") for each in said)
+        if all(said) or (run.endswith("/training") and own):
             return Measurement(name, ABSTAIN, problem or "it was not run", optional=True)
         return Measurement(name, FAIL, "", problem or "it was not recorded on both sides")
 
@@ -330,15 +334,9 @@ def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
         for name in comparison.outputs.missing
     ]
     found = [_level("forward", precision, forward)]
-    losses_of = [f"series/{name}/loss" for name in series]
-    refused = [
-        all(n not in t.tensors for t in (comparison.keras, comparison.torch)) for n in losses_of
-    ]
-    trained = [
-        name
-        for (name, inference_only), neither in zip(series.items(), refused, strict=True)
-        if not inference_only and not neither
-    ]
+    sides = (comparison.keras, comparison.torch)
+    ran = {name: [f"series/{name}/loss" in each.tensors for each in sides] for name in series}
+    trained = [name for name, only in series.items() if not only and any(ran[name])]
     if "loss" in asked or "gradient" in asked:
         losses = [*comparison.outputs_in("training"), comparison.losses()]
         for name in trained:
@@ -347,7 +345,7 @@ def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
         found.append(_level("loss", precision, losses))
     if "gradient" in asked:
         gradients = [*comparison.gradients.values(), *comparison.inputs()]
-        for name in trained:
+        for name in (each for each in trained if all(ran[each])):
             further = comparison.parameters(f"series/{name}/gradient")
             gradients += map(_further, (*further.values(), *comparison.inputs(name)))
         found.append(_level("gradient", precision, gradients))

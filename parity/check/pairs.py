@@ -15,7 +15,8 @@ from parity.check.sides import Live, Process, Side
 from parity.ladder.measure import PASS
 
 Inputs = np.ndarray | Sequence[Any] | Mapping[str, Any] | None
-LEVELS = {"structure": "transfer", "buffers": "update"}  # climbed on the way to these
+# Climbed on the way to these.
+LEVELS = {"structure": "transfer", "randomness": "gradient", "buffers": "update"}
 
 
 def check(keras: Any, torch: Any, inputs: Inputs = None, **options: Any) -> CheckReport:

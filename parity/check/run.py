@@ -293,8 +293,8 @@ class _Job:
             ]
             for each in (keras, torch)
         )
-        first = any(each.axes for each in self.way)
-        outputs = ends.pair_outputs(self.keras, self.torch, ours, theirs, first)
+        moved = {len(each.axes) for each in self.way if each.axes}
+        outputs = ends.pair_outputs(self.keras, self.torch, ours, theirs, moved)
         agree = not outputs.missing and all(
             ends.close(ours[e.keras], e.to_keras(theirs[e.torch], ours[e.keras].shape))
             for e in outputs.given

@@ -61,8 +61,8 @@ def test_faithful(check):
 
 @parity.parametrize_with_parity_checks(
     [(build_keras, build_wrong)],
-    level="loss",
-    expected_failed_checks={"structure": "tanh for now", "build_keras-build_wrong:forward": "too"},
+    level="gradient",
+    expected_failed_checks={"forward": "tanh for now", "build_keras-build_wrong:loss": "too"},
 )
 def test_wrong(check):
     check()
@@ -134,6 +134,7 @@ def run(folder: Path, *arguments: str, code: str = "") -> Session:
     return Session(done.returncode, done.stdout + done.stderr, folder)
 
 
+LACKING = ("randomness", "buffers")  # nothing draws, and there are none
 RECORDS = ("--junit-xml", "junit.xml", "--parity-report", "reports")
 
 
@@ -158,23 +159,23 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Session:
 def test_a_faithful_twin_passes_one_readable_test_per_level(tested: Session) -> None:
     for level in LEVELS:
         case = tested.cases[f"test_faithful[build_keras-build_torch-{level}]"]
-        if level == "buffers":  # it has none
+        if level in LACKING:
             assert outcome(case).startswith("skipped") and "nothing to compare" in outcome(case)
         else:
             assert outcome(case) == "passed"
 
 
 def test_a_failure_has_the_report_in_its_message(tested: Session) -> None:
-    failed = outcome(tested.cases["test_wrong[build_keras-build_wrong-loss]"])
+    failed = outcome(tested.cases["test_wrong[build_keras-build_wrong-gradient]"])
     assert failed.startswith("failure")
     failed = " ".join(failed.split())  # the report is wrapped
-    assert "FAIL at the level structure at hidden/activation / 1" in failed
+    assert "FAIL at the level forward at hidden/activation / 1" in failed
     assert "hidden/activation / 1: kind relu against tanh" in failed
     passed = tested.cases["test_wrong[build_keras-build_wrong-transfer]"]
     assert outcome(passed) == "passed"  # it is not the weights
 
 
-@pytest.mark.parametrize(("level", "reason"), [("structure", "tanh for now"), ("forward", "too")])
+@pytest.mark.parametrize(("level", "reason"), [("forward", "tanh for now"), ("loss", "too")])
 def test_a_failure_that_was_expected_is_an_xfail(tested: Session, level: str, reason: str) -> None:
     case = tested.cases[f"test_wrong[build_keras-build_wrong-{level}]"]
     assert outcome(case).startswith(f"skipped: {reason}")
@@ -197,7 +198,7 @@ def test_an_entry_that_names_no_check_is_refused() -> None:
 def test_the_fixture_climbs_to_the_level_of_the_mark(tested: Session) -> None:
     assert outcome(tested.cases["test_fixture"]) == "passed"
     wrong = outcome(tested.cases["test_fixture_of_a_wrong_twin"])
-    assert wrong.startswith("failure") and "FAIL at the level structure" in wrong
+    assert wrong.startswith("failure") and "FAIL at the level forward" in wrong
     assert re.search(r"gradient +fail", wrong) and not re.search(r"update +fail", wrong)
 
 
@@ -215,7 +216,7 @@ def test_every_pair_has_its_line_and_its_files(tested: Session) -> None:
     """Two pairs of the file have the same name: neither hides the other."""
     assert "build_keras-build_torch: pass" in tested.out
     assert "build_keras-build_torch-2: pass" in tested.out
-    line = "build_keras-build_wrong: fail (structure at hidden/activation / 1)"
+    line = "build_keras-build_wrong: fail (forward at hidden/activation / 1)"
     assert line in tested.out
     names = ("build_keras-build_torch", "build_keras-build_torch-2", "build_keras-build_wrong")
     assert tested.reports() == {f"{name}.{kind}" for name in names for kind in ("json", "txt")}
@@ -232,7 +233,7 @@ def test_junit_has_a_case_with_its_level_for_each_check(tested: Session, paired:
         for name, case in session.cases.items()
         if "[" in name or name in LEVELS
     }
-    assert len(levels) == 8 + 4 + 2 + 2 + 8
+    assert len(levels) == len(LEVELS) + 6 + 2 + 2 + len(LEVELS)
     for name, found in levels.items():
         assert len(found) == 1 and name.removesuffix("]").endswith(str(found[0]))
 
@@ -240,9 +241,9 @@ def test_junit_has_a_case_with_its_level_for_each_check(tested: Session, paired:
 @pytest.mark.workers
 def test_a_pair_of_the_command_line_needs_no_test_file(paired: Session) -> None:
     """Every level is a test; a pair that cannot be built does not stop the other."""
-    assert paired.code == 1 and "collected 16 items" in paired.out
+    assert paired.code == 1 and f"collected {2 * len(LEVELS)} items" in paired.out
     for level in LEVELS:
-        if level != "buffers":  # it has none
+        if level not in LACKING:
             assert f"PASSED nets.py:build_keras=ports.py:build_torch::{level}" in paired.out
         assert f"FAILED nets.py:raises=ports.py:build_torch::{level}" in paired.out
     assert "build_keras-build_torch: pass" in paired.out
@@ -280,3 +281,10 @@ def test_names_are_those_of_the_builders() -> None:
         (run, "nets.torch_net:Net", "run-Net"),
     ):
         assert Pair(keras, torch).name == name
+
+
+@pytest.mark.parametrize("last", ["loss", "gradient"])
+def test_dropout_is_judged_wherever_training_mode_is(last: str) -> None:
+    mark = parametrize_with_parity_checks([("a.py:build", "b.py:Net")], level=last)
+    levels = [each.values[0].level for each in mark.args[1]]
+    assert levels == [*LEVELS[: LEVELS.index(last) + 1], "randomness"]
