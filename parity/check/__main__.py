@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import cli
-from parity.check import LEVELS, OPTIMIZERS
+from parity.check import ALLOWED, LEVELS, OPTIMIZERS
 from shared_data.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,6 +96,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--precision", choices=("float64", "float32"), default="float64", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one batch alone, where a pass is worth less"
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        choices=ALLOWED,
+        help="what is declared on one side and known: a pass that names it, not an abstention",
     )
     parser.add_argument("--batch", type=int, default=4, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of inputs and targets")

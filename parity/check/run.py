@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from parity import transfer
-from parity.check import cuts, ends, levels, origins, semantics, structure
+from parity.check import ALLOWED, EXAMINATIONS, cuts, ends, levels, origins, semantics, structure
 from parity.check.awake import awakened
 from parity.check.batches import Batch, Drawing
 from parity.check.matching import Matching, match
@@ -73,9 +73,9 @@ class Asked:
         torch_weights: a file for PyTorch's model.
         map: a `map.toml` to follow.
         rtol, atol: instead of the measured tolerances.
-        examination: "quick" (one batch), "default" or "thorough".
-        allow: differences in declaration that are known and do not keep a pass back:
-            "regularisers".
+        examination: one of `parity.check.EXAMINATIONS`; "quick" is one batch.
+        allow: what is declared on one side and known, of `parity.check.ALLOWED`: it does not keep
+            a pass back.
     """
 
     level: str = "trajectory"
@@ -94,6 +94,14 @@ class Asked:
     atol: float | None = None
     examination: str = "default"
     allow: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("examination", (self.examination,), EXAMINATIONS),
+            ("allow", self.allow, ALLOWED),
+        ):
+            if unknown := [each for each in given if each not in known]:
+                raise InputError(f"{what}: got {unknown[0]!r}, expected {' or '.join(known)}")
 
 
 def check(
@@ -395,6 +403,7 @@ class _Job:
                 f"{both} {run.removeprefix('series/')}: {next(filter(None, said))}"
             )
         words = [
+            f"{asked.examination} examination",
             f"{asked.precision}; inference and training mode"
             if "loss" in RUNS[asked.level]
             else f"{asked.precision}; inference",

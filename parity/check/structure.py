@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity import transfer
+from parity.check import ALLOWED
 from parity.check.ends import Outputs
 from parity.check.graph import Graph, Parameter
 from parity.check.origins import Origin
@@ -20,7 +21,6 @@ from parity.ladder.results import LevelResult, listed
 
 Depends = Callable[[str, Sequence[str]], set[str]]
 SIDES = {"keras": "Keras", "torch": "PyTorch"}
-REGULARISERS = "regularisers"
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ class Alone:
                 "(--write-map map.toml writes what is known)"
             )
         terms = [f"{SIDES[side]}: {each}" for side, found in self.terms.items() for each in found]
-        if terms and REGULARISERS not in allow:
+        if terms and ALLOWED[0] not in allow:
             doubts.append(
                 f"declared, and shown by no run: {listed(terms)}; if the other side's training "
-                f"does the same, say so with --allow {REGULARISERS}"
+                f"does the same, say so with --allow {ALLOWED[0]}"
             )
         if wrong:
             return LevelResult(

@@ -76,7 +76,7 @@ def test_a_small_output_beside_a_large_one_is_judged_alone() -> None:
 
 def test_a_nudge_widens_the_channel_that_it_moves_and_no_other() -> None:
     ours = RANDOM.uniform(1, 2, (6, 2))
-    moved = ours + [1e-9, 0]
+    moved = ours + np.array([1e-9, 0])
     nudged = {"nudged/outputs/forward/0": moved}
     for channel, verdict in ((0, "pass"), (1, "fail")):
         theirs = ours.copy()
