@@ -325,6 +325,9 @@ class _Job:
         examined = ""
         if RUNS[asked.level] and not alone.unknown:
             comparison, examined = self._compared(weights, alone)
+            before = {side: load_file(self._weights(side)) for side in FRAMEWORKS}
+            alone = alone.moved((comparison.keras, comparison.torch), before)
+            results[0] = alone.result(self.outputs, asked.allow)
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
             results += levels.levels(comparison, wanted)
             if "loss" in RUNS[asked.level]:

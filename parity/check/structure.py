@@ -6,8 +6,8 @@ other's, the check abstains. Where one side trains numbers that the other cannot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from parity.check import ALLOWED
 from parity.check.ends import Outputs
 from parity.check.graph import Graph, Parameter
 from parity.check.origins import Origin
+from parity.check.trace import Trace
 from parity.ladder.measure import ABSTAIN, FAIL, PASS
 from parity.ladder.results import LevelResult, listed
 
@@ -32,23 +33,28 @@ class Alone:
         unread: by side, those that nothing depends on, and constants: they decide nothing.
         frozen: parameters that are trained on one side and not on the other, in words.
         unequal: whether the sides train different amounts of numbers: then one holds some alone.
+        read: by side, names of those that something depends on, trained or not.
         terms: what is declared and no run shows, by side: regularisers, constraints, hooks.
+        moving: of what is not trained and yet read, what training moves, in words (`moved`).
     """
 
     held: dict[str, tuple[Parameter, ...]]
     unread: dict[str, tuple[Parameter, ...]]
     frozen: tuple[tuple[str, str], ...]
     unequal: bool
+    read: dict[str, set[str]]
     terms: dict[str, tuple[str, ...]]
+    moving: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, keras: Graph, torch: Graph, mapping: transfer.Mapping, depends: Depends) -> Alone:
         graphs = {"keras": keras, "torch": torch}
         single = _single(keras, torch, mapping)
-        held, unread = {}, {}
+        held, unread, all_read = {}, {}, {}
         for side, graph in graphs.items():
             alone = [each for each in graph.parameters if each.name in single[side]]
             read = depends(side, [each.name for each in alone]) if alone else set()
+            all_read[side] = read
             trained = [each for each in alone if each.name in read and each.trained]
             held[side] = tuple(trained)
             unread[side] = tuple(each for each in alone if each not in trained)
@@ -67,7 +73,20 @@ class Alone:
         ]
         frozen = tuple(_frozen(keras, torch, mapping, single))
         terms = {side: tuple(graph.semantics.get("terms", ())) for side, graph in graphs.items()}
-        return cls(held, unread, frozen, counts[0] != counts[1], terms)
+        return cls(held, unread, frozen, counts[0] != counts[1], all_read, terms)
+
+    def moved(self, traces: Iterable[Trace], before: dict[str, dict[str, np.ndarray]]) -> Alone:
+        """Statistics that one side alone keeps: nothing was carried to them, so that no weights
+        that are awake show what they do."""
+        found = [
+            f"{SIDES[trace.framework]} alone keeps {each.name}, which training moves"
+            for trace in traces
+            for each in self.unread[trace.framework]
+            if each.name in self.read[trace.framework]
+            and (after := trace.tensors.get(f"update/{each.name}")) is not None
+            and not np.array_equal(after, before[trace.framework][each.name].astype(after.dtype))
+        ]
+        return replace(self, moving=tuple(found))
 
     @property
     def unknown(self) -> bool:
@@ -84,7 +103,7 @@ class Alone:
         return [e.name for each in self.held.values() for e in each]
 
     def result(self, outputs: Outputs, allow: Collection[str]) -> LevelResult:
-        wrong = [text for _, text in self.frozen]
+        wrong = [text for _, text in self.frozen] + list(self.moving)
         if self.unequal or not self.unknown:
             wrong += [
                 f"{SIDES[side]} alone trains {each.name} {list(each.shape)}"
