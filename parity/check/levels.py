@@ -69,6 +69,7 @@ class Comparison:
         series: the further batches that both ran on, by name; of some, inference alone counts.
         gain: how far the optimizer's step can carry a difference of gradients of 1: Adam, RMSprop
             divide what is near zero by their epsilon.
+        magnitudes: how many times larger than the first batch's a further one's numbers are.
         notes: what was seen on the way and decides nothing.
     """
 
@@ -81,6 +82,7 @@ class Comparison:
     rtol: float | None = None
     atol: float | None = None
     gain: float = 0.0
+    magnitudes: Mapping[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -152,7 +154,8 @@ class Comparison:
                 continue
             floor = self._floor(prefix, ours.get(name), name)
             if prefix.startswith("series/"):
-                floor = max(floor, self._vanishing(f"gradient/{name}"))
+                batch = prefix.split("/")[1]
+                floor = max(floor, self._vanishing(f"gradient/{name}", batch))
             if prefix in STEPPING:
                 own = self._floor("gradient", ours.get(name), name)
                 floor = max(floor, STEPPING[prefix] * self.gain * own)
@@ -194,7 +197,7 @@ class Comparison:
             floor = max(
                 self.keras.floors.get(f"{start}gradient/{INPUT}{at}", 0.0),
                 self.torch.floors.get(f"{start}gradient/{INPUT}{taken.at}", 0.0),
-                self._vanishing(f"gradient/{INPUT}{taken.at}") if batch else 0.0,
+                self._vanishing(f"gradient/{INPUT}{taken.at}", batch) if batch else 0.0,
             )
             shown = f"gradient {INPUT}{at}{f', {batch}' if batch else ''}"
             moved = taken.to_torch(ours)
@@ -247,10 +250,12 @@ class Comparison:
         shared = [v for key, v in self.keras.floors.items() if key.startswith(prefix + "/")]
         return max(own, min(max(shared, default=0.0), self.eps * _scale(reference)))
 
-    def _vanishing(self, name: str) -> float:
+    def _vanishing(self, name: str, batch: str) -> float:
         """Rounding beside the same gradient in the first batch: where all is saturated, what is
-        left of a gradient is a difference of numbers near 1."""
-        return self.eps * _scale(self.torch.tensors.get(name))
+        left of a gradient is a difference of numbers near 1, times how much larger the batch is and
+        how much larger its outputs may be."""
+        far = max(1.0, self.magnitudes.get(batch, 1.0))
+        return self.eps * far**2 * _scale(self.torch.tensors.get(name))
 
     def _by_channel(
         self, reference: np.ndarray | None, spread: Sequence[np.ndarray | None]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from parity.check import cuts
-from parity.check.graph import Graph
+from parity.check.graph import INPUT, Graph
 from parity.check.levels import Comparison
 from parity.check.matching import Match, Matching
 from parity.check.trace import Trace
@@ -44,10 +44,11 @@ class Inside:
         graphs: tuple[Graph, Graph],
         matching: Matching,
         forced: Trace | None,
+        trains: bool,
     ) -> None:
         self.comparison, self.graphs = comparison, graphs
         self.matching, self.forced = matching, forced
-        self.mode = "training" if comparison.keras.names("training") else "forward"
+        self.mode = "training" if trains and comparison.keras.names("training") else "forward"
         self.cuts = cuts.cut_points(comparison.keras, comparison.torch, self.mode)
         seen = comparison.keras.names(self.mode), comparison.torch.names(self.mode)
         known = set(self.cuts), {name for names in self.cuts.values() for name in names}
@@ -113,7 +114,9 @@ class Inside:
                 continue
             if name in sources and not sizes & set(sources[name]):
                 said = _apart(each) if each is not None and differs else free[name].problem
-                found[name] = Origin(name, partners[name].torch.name, "forward", said)
+                found[name] = self._missing(name, said) or Origin(
+                    name, partners[name].torch.name, "forward", said
+                )
         owners = self.comparison.weights.owners
         layers = {partners[name].keras.layer for name in found}
         for parameter, each in self.comparison.parameters("gradient", self.forced).items():
@@ -131,6 +134,21 @@ class Inside:
                     first.keras.name, first.torch.name, "gradient", f"by its input: {_apart(each)}"
                 )
         return list(found.values())
+
+    def _missing(self, name: str, said: str) -> Origin | None:
+        """Where Keras has a call before this one that PyTorch has not, and PyTorch nothing that
+        could stand for it, that call is what is missing."""
+        partners, torch = self.matching.by_keras, self.graphs[1]
+        theirs = {each.torch.name: each for each in partners.values()}
+        inputs = torch.node(partners[name].torch.name).inputs
+        if any(n not in theirs and not n.startswith(INPUT) for n in inputs):
+            return None
+        calls = {node.name: node for node in self.graphs[0].nodes}
+        for before in (calls[n] for n in calls[name].inputs if n in calls and n not in partners):
+            known = [partners[n].torch.name for n in before.inputs if n in partners]
+            if before.name in self.parted[0] and known:
+                return Origin(before.name, known[0], "forward", f"nothing for it; {name}: {said}")
+        return None
 
     def _agrees_upstream(self, name: str) -> bool:
         """Whether in the free run the gradient by a call's output is the same."""

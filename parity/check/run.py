@@ -348,9 +348,13 @@ class _Job:
                 matching, matches=matches, by_keras={each.keras.name: each for each in matches}
             )
             if any(each.verdict == FAIL for each in results[2:]):
-                forced = self._forced(matching) if "loss" in RUNS[asked.level] else None
-                inside = origins.Inside(comparison, (self.keras, self.torch), matching, forced)
+                inside = self._inside(comparison, matching, results)
                 starts = inside.origins(results)
+                if not starts and (batch := self._shown_by(results)):
+                    traces = self._run(RUNS[asked.level][:2], (), first=batch)
+                    shown = levels.Comparison(*traces, weights, self.way, self.outputs)
+                    inside = self._inside(shown, matching, results)
+                    starts = inside.origins(results)
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
             notes += comparison.notes
             environment = {each.framework: each.environment for each in traces}
@@ -376,6 +380,31 @@ class _Job:
             examined,
         )
 
+    def _inside(
+        self, comparison: levels.Comparison, matching: Matching, results: Sequence[LevelResult]
+    ) -> origins.Inside:
+        """In training mode, unless the sides agree there."""
+        failing = {each.level for each in results if each.verdict == FAIL}
+        trains = "loss" in RUNS[self.asked.level] and failing - {"structure", "transfer"} != {
+            "forward"
+        }
+        forced = self._forced(matching) if trains else None
+        graphs = (self.keras, self.torch)
+        return origins.Inside(comparison, graphs, matching, forced, trains)
+
+    def _shown_by(self, results: Sequence[LevelResult]) -> Batch | None:
+        """The further batch that shows a difference, if it can be the first: with labels only one
+        of its size can."""
+        failing = [m.name for each in results for m in each.tensors if m.verdict == FAIL]
+        return next(
+            (
+                batch
+                for batch in self.drawing.series()
+                if any(batch.name in name for name in failing) and not self.asked.labels
+            ),
+            None,
+        )
+
     def _compared(
         self, weights: levels.Weights, alone: structure.Alone
     ) -> tuple[levels.Comparison, str]:
@@ -388,7 +417,7 @@ class _Job:
             # Something draws that cannot be switched off: then all of it is on, on both sides.
             self._noise = True
             traces = self._run(RUNS[asked.level], further)
-        settings = OPTIMIZERS[asked.optimizer]
+        settings, first = OPTIMIZERS[asked.optimizer], self.drawing.first()
         comparison = levels.Comparison(
             *traces,
             weights,
@@ -398,6 +427,7 @@ class _Job:
             asked.rtol,
             asked.atol,
             settings["learning_rate"] / settings.get("epsilon", 1.0),
+            {each.name: _largest(each.values) / _largest(first) for each in further},
         )
         for run in sorted({*traces[0].refused, *traces[1].refused}):
             said = [each.refused.get(run) for each in traces]
@@ -537,10 +567,11 @@ class _Job:
         optimizer: str | None = None,
         inside: bool = True,
         below: str = "",
+        first: Batch | None = None,
         **more: Any,
     ) -> tuple[Trace, Trace]:
-        """Both traces, one after the other. Weights were sent. `more` are further fields of the
-        request."""
+        """Both traces, one after the other. Weights were sent. `first` instead of the first batch;
+        `more` are further fields of the request."""
         draws = self.folder / f"draws-{below or 'all'}"
         shutil.rmtree(draws, ignore_errors=True)
         labels = self._labels()
@@ -548,11 +579,14 @@ class _Job:
         for side, request in zip(self.sides, self.requests, strict=True):
             name = side.framework
             self.observe(f"running the {'Keras' if name == 'keras' else 'PyTorch'} model")
-            series = []
-            for at, batch in enumerate(further):
-                path = self.folder / name / f"series-{at}.npz"
+
+            def written(batch: Batch, at: int | str, name: str = name) -> str:
                 values = batch.values if name == "keras" else self._as_torch(batch.values)
-                series.append((batch.name, _write(path, values)))
+                return _write(self.folder / name / f"series-{at}.npz", values)
+
+            series = [(batch.name, written(batch, at)) for at, batch in enumerate(further)]
+            if first:
+                request = replace(request, inputs=written(first, "first"))
             request = replace(
                 request,
                 weights=str(self._weights(name)),
@@ -767,6 +801,12 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
 def _filled(shape: tuple[int, ...], value: float) -> np.ndarray:
     """One number in every place, and in memory once."""
     return np.broadcast_to(np.array(value, np.float16), shape)
+
+
+def _largest(values: Tensors) -> float:
+    """Of numbers that no table is indexed by; 1 where there are none, or nothing but zeros."""
+    found = [Tensor.whole(each).scale for each in values.values() if each.dtype.kind == "f"]
+    return max(found, default=0.0) or 1.0
 
 
 def _size(shape: tuple[int, ...]) -> int:

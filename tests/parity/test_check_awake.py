@@ -82,7 +82,10 @@ def test_tables_are_brought_to_unit_scale_and_keep_their_directions() -> None:
 def test_what_was_drawn_is_awake_the_same_each_time_and_has_its_sign(
     shape: list[int], value: float, dtype: type, seed: int
 ) -> None:
-    weights = {"first": np.full(shape, value, dtype), "second": np.full(shape, value, dtype)}
+    weights: dict[str, np.ndarray] = {
+        "first": np.full(shape, value, dtype),
+        "second": np.full(shape, value, dtype),
+    }
     made, names = awakened(weights, weights, seed)
     again, _ = awakened(weights, weights, seed)
     assert names == ["first", "second"]

@@ -147,8 +147,8 @@ def test_what_is_not_finite_agrees_where_it_is_the_same(
 def test_a_further_batch_that_overflows_on_both_sides_leaves_it_to_the_first() -> None:
     x = RANDOM.standard_normal((2, 3))
     far = {"series/large/outputs/forward/0": np.full((2, 3), NAN)}
-    sides = (trace(each, outputs(x) | far) for each in ("keras", "torch"))
-    assert compared(*sides, series={"large": True}).verdict == "pass"
+    ours, theirs = (trace(each, outputs(x) | far) for each in ("keras", "torch"))
+    assert compared(ours, theirs, series={"large": True}).verdict == "pass"
 
 
 # Shapes, names, runs -----------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_a_batch_that_one_side_alone_refuses_fails_with_its_words(side: int) -> 
     refused = {"series/one/forward": "a fixed batch of 4", "series/one/training": "the same"}
     sides = [trace("keras", TRAINED | ONE), trace("torch", TRAINED | ONE)]
     sides[side] = trace(sides[side].framework, without(training=False), refused=refused)
-    found = compared(*sides, series={"one": False})
+    found = compared(sides[0], sides[1], series={"one": False})
     who = ("Keras", "PyTorch")[side]
     assert found.verdict == "fail" and f"{who} refuses it: a fixed batch of 4" in found.detail
     assert "one" in found.detail
@@ -216,8 +216,9 @@ def test_a_batch_that_a_port_alone_cannot_train_on_fails() -> None:
 
 def test_a_batch_that_both_refuse_decides_nothing() -> None:
     refused = {"series/one/forward": "too small", "series/one/training": "too small"}
-    sides = (trace(n, without(training=False), refused=refused) for n in ("keras", "torch"))
-    assert compared(*sides, series={"one": False}).verdict == "pass"
+    values = without(training=False)
+    ours, theirs = (trace(n, values, refused=refused) for n in ("keras", "torch"))
+    assert compared(ours, theirs, series={"one": False}).verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +233,16 @@ def test_every_batch_decides_at_every_level(name: str, level: str, batch: str) -
     assert compared(*sides, level, series={"one": False}).verdict == "fail"
     same = trace("keras", TRAINED | ONE), trace("torch", TRAINED | ONE)
     assert compared(*same, level, series={"one": False}).verdict == "pass"
+
+
+@pytest.mark.parametrize(("larger", "verdict"), [(1.0, "fail"), (1e3, "pass")])
+def test_what_saturation_leaves_of_a_gradient_is_rounding(larger: float, verdict: str) -> None:
+    """1 - tanh(x)² far out is a difference of numbers near 1, which then meets inputs of 1e3."""
+    far = {"series/one/gradient/w": X * 1e-12}
+    ours, theirs = trace("keras", TRAINED | ONE | far), trace("torch", TRAINED | ONE | far)
+    theirs.tensors["series/one/gradient/w"] = X * 3e-12  # type: ignore[index]
+    found = compared(ours, theirs, "gradient", series={"one": False}, magnitudes={"one": larger})
+    assert found.verdict == verdict
 
 
 def test_a_gradient_that_one_side_lacks_fails() -> None:

@@ -79,11 +79,13 @@ def test_a_bias_on_one_side_alone_fails_and_is_named(
 def test_what_nothing_reads_is_listed_and_decides_nothing(side: str) -> None:
     graphs = {each: net(each, *[("unused", (5,))] * (each == side)) for each in ("keras", "torch")}
     name = graphs[side].parameters[-1].name
-    found = alone(*graphs.values(), unread=[name])
+    found = alone(graphs["keras"], graphs["torch"], unread=[name])
     assert found.result(NONE, ()).verdict == "pass" and not found.origins()
     assert name in found.notes()[0] and found.numbers() == 0
     assert name in found.names(side)
-    assert alone(*graphs.values()).result(NONE, ()).verdict == "fail"  # where something does
+    assert (
+        alone(graphs["keras"], graphs["torch"]).result(NONE, ()).verdict == "fail"
+    )  # where something does
 
 
 def test_a_constant_on_one_side_is_no_trained_number() -> None:
@@ -130,7 +132,7 @@ def test_of_unequal_amounts_one_side_holds_some_alone() -> None:
 def test_what_no_run_shows_abstains_unless_it_is_allowed(side: str) -> None:
     graphs = {each: net(each) for each in ("keras", "torch")}
     graphs[side] = replace(graphs[side], semantics={"terms": ["head: L2 0.01"]})
-    found = alone(*graphs.values())
+    found = alone(graphs["keras"], graphs["torch"])
     verdict, detail = said(found.result(NONE, ()))
     assert verdict == "abstain" and "head: L2 0.01" in detail and "--allow regularisers" in detail
     verdict, detail = said(found.result(NONE, ["regularisers"]))
