@@ -23,6 +23,7 @@ from parity import transfer
 from parity.check import ALLOWED, EXAMINATIONS, cuts, ends, levels, origins, semantics, structure
 from parity.check.awake import awakened
 from parity.check.batches import Batch, Drawing
+from parity.check.copied import how_it_differs
 from parity.check.matching import Matching, match
 from parity.check.report import CheckReport, Coverage
 from parity.check.sides import Side
@@ -239,6 +240,7 @@ class _Job:
         mapping = transfer.find(self.keras, mapped, given, partial=True)
         self._looked: Trace | None = None
         self._ran: dict[str, Request] = {}
+        self.said: list[str] = []
         self.mapping, self._mapped = mapping, mapped
         if asked.direction:
             self._awake = True
@@ -320,7 +322,7 @@ class _Job:
         inside: origins.Inside | None = None
         results = [alone.result(self.outputs, asked.allow), transferred]
         starts: list[origins.Origin] = []
-        notes = [*self._settled(), *mapping.notes, *alone.notes()]
+        notes = [*self.said, *self._settled(), *mapping.notes, *alone.notes()]
         environment: dict[str, Any] = {}
         examined = ""
         if RUNS[asked.level] and not alone.unknown:
@@ -716,6 +718,10 @@ class _Job:
             if a.dtype.kind == "f"
         ]
         subject = "there and back" if self.asked.direction else "what both sides hold"
+        for each in found if not self.asked.direction else ():
+            right, held = pairs[each.name]
+            if each.verdict == FAIL and held is not None and (how := how_it_differs(right, held)):
+                self.said.append(f"{each.name} holds Keras' numbers, {how}")
         return summarise("transfer", None, found, subject)
 
     def _settled(self) -> list[str]:
