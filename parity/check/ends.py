@@ -104,6 +104,17 @@ def _named(name: str, others: Sequence[str]) -> str:
     return next((other for other in others if other in alike), "")
 
 
+def doubts_about(way: Sequence[Taken], inputs: dict[str, np.ndarray]) -> list[str]:
+    """Inputs that agree only if steps and channels change places, and whose sizes are equal: a port
+    that takes them so looks like one that forgot to transpose."""
+    return [
+        f"input {at} agrees if its axes are turned by {list(taken.axes)}, and equal sizes leave "
+        "open whether that is PyTorch's convention or a mistake: give other sizes (--input-shape)"
+        for at, (taken, value) in enumerate(zip(way, inputs.values(), strict=True))
+        if taken.axes and value.ndim == 3 and value.shape[1] == value.shape[2]
+    ]
+
+
 def moved(inputs: dict[str, np.ndarray], way: Sequence[Taken]) -> dict[int, np.ndarray]:
     """By place, what PyTorch is given."""
     given = {

@@ -211,7 +211,7 @@ class _Job:
         observe: Observer,
     ) -> None:
         self.sides, self.asked, self.folder, self.observe = sides, asked, folder, observe
-        self.keras, self.drawing = keras.graph, keras.drawing
+        self.keras, self.drawing, self.inputs = keras.graph, keras.drawing, keras.inputs
         self.way, self.packed = way, packed
         settings: dict[str, Any] = {
             "loss": "cross_entropy" if asked.labels else "squared",
@@ -309,7 +309,10 @@ class _Job:
             ends.close(ours[e.keras], e.to_keras(theirs[e.torch], ours[e.keras].shape))
             for e in outputs.given
         )
-        return outputs, agree
+        open_ = any(map(any, self.keras.semantics.get("open", ())))  # then other sizes decide
+        doubts = ends.doubts_about(self.way, self.inputs)
+        doubts = [] if open_ else [*doubts, *outputs.doubts]
+        return replace(outputs, doubts=tuple(doubts)), agree
 
     # The examination ------------------------------------------------------------------------------
 
