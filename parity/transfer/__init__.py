@@ -21,7 +21,7 @@ from parity.transfer.rules import (
     load_rules,
     register_rule,
 )
-from parity.transfer.settling import found_again, settle, stirred
+from parity.transfer.settling import settle
 
 __all__ = [
     "RULES",
@@ -34,12 +34,10 @@ __all__ = [
     "Rule",
     "Unfit",
     "find",
-    "found_again",
     "load_rules",
     "read_map",
     "register_rule",
     "settle",
-    "stirred",
     "to_keras",
     "to_torch",
 ]

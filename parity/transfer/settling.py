@@ -8,15 +8,11 @@ stand in each other's place. A second sweep tries what is left by the number of 
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from collections.abc import Mapping as Table
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import chain, combinations, islice, permutations
 from math import prod
 from typing import Any
-
-import numpy as np
 
 from parity.check.graph import INPUT, Graph, Node
 from parity.transfer import tensors
@@ -435,37 +431,3 @@ AXES = ("keras_axes", "torch_axes")
 
 
 # For those who run the models --------------------------------------------------------------------
-
-
-def stirred(weights: Table[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weights, but with different numbers in those that are the same everywhere: zeros and ones
-    that models start with look alike in whatever place. The same ones in every call."""
-    made = {}
-    for name, value in weights.items():
-        made[name] = value
-        if value.dtype.kind == "f" and value.size > 1 and (value == value.flat[0]).all():
-            rng = np.random.default_rng(zlib.crc32(name.encode()))
-            made[name] = (value + rng.uniform(0.02, 0.2, value.shape)).astype(value.dtype)
-    return made
-
-
-def found_again(
-    ours: Table[str, np.ndarray], theirs: Iterable[np.ndarray], tolerance: float = 1e-6
-) -> set[str]:
-    """Which of our arrays hold the numbers of one of theirs, in any order and shape."""
-    sizes: dict[int, list[np.ndarray]] = {}
-    for value in theirs:
-        sizes.setdefault(value.size, []).append(np.sort(value, axis=None))
-    found = set()
-    for name, value in ours.items():
-        own = np.sort(value, axis=None)
-        finite = np.abs(own[np.isfinite(own)])
-        allowed = tolerance * max(1e-30, float(finite.max(initial=0)))
-        few = slice(None, None, max(1, own.size // 64))  # most are told apart by these
-        if any(
-            np.allclose(own[few], each[few], 0, allowed, equal_nan=True)
-            and np.allclose(own, each, 0, allowed, equal_nan=True)
-            for each in sizes.get(value.size, ())
-        ):
-            found.add(name)
-    return found

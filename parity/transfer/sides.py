@@ -11,14 +11,15 @@ from typing import Self
 import numpy as np
 from safetensors.numpy import load_file, save
 
+from parity.check.awake import awakened
+from parity.check.cuts import cut_points
 from parity.check.graph import INPUT, Graph
 from parity.check.sides import Process
-from parity.check.trace import Request, draw_inputs
+from parity.check.trace import Request, Trace, draw_inputs
 from parity.recording import write_atomically
 from parity.transfer.apply import to_keras, to_torch
 from parity.transfer.layouts import MERGING, Layout
 from parity.transfer.mapping import Mapping
-from parity.transfer.settling import found_again, stirred
 from shared_data.errors import InputError
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -73,19 +74,18 @@ class Pair:
         In float64, in inference mode.
         """
         target = "torch" if source == "keras" else "keras"
-        weights = stirred(self.tensors[source])
+        weights, _ = awakened(self.tensors[source], self.tensors[source], 0)
         if source not in self._ran:
             self._ran[source] = self._run(source, self._stored(source, weights))
         carry = to_torch if target == "torch" else to_keras
         graphs = self.graphs["keras"], self.graphs["torch"]
         carried = carry(weights, mapping, *graphs, start=self.tensors[target], lost=[])
         ran = {**self._ran, target: self._run(target, self._stored(target, carried))}
-        found = found_again(ran["keras"], ran["torch"].values())
-        outputs = [graph.outputs for graph in graphs]
-        for ours, theirs in zip(*outputs, strict=False):
-            if not found_again({ours: ran["keras"][ours]}, [ran["torch"][theirs]]):
-                found.discard(ours)
-        return found
+        found = cut_points(ran["keras"], ran["torch"], "forward")
+        for ours, theirs in zip(*(graph.outputs for graph in graphs), strict=False):
+            if theirs not in found.get(ours, ()):
+                found.pop(ours, None)
+        return set(found)
 
     def save(self, path: Path, weights: Path) -> None:
         """Write Keras' model with other weights as a `.keras` file."""
@@ -95,7 +95,7 @@ class Pair:
         write_atomically(path, (folder / "model.keras").read_bytes())
 
     def __post_init__(self) -> None:
-        self._ran: dict[str, Arrays] = {}
+        self._ran: dict[str, Trace] = {}
         self._sides = {side: Process(side, model) for side, model in self.models.items()}
 
     def __enter__(self) -> Self:
@@ -116,8 +116,7 @@ class Pair:
         write_atomically(path, save(weights))
         return str(path)
 
-    def _run(self, side: str, weights: str) -> Arrays:
-        """What every node gives."""
+    def _run(self, side: str, weights: str) -> Trace:
         request = self.request(
             side,
             weights=weights,
@@ -126,7 +125,9 @@ class Pair:
             precision="float64",
             nudge=False,
         )
-        return self._sides[side].trace(request, self.folder / side).under("forward")
+        trace = self._sides[side].trace(request, self.folder / side)
+        trace.tensors = dict(trace.tensors)  # its files are written over
+        return trace
 
     def _write_inputs(self, side: str, inputs: Arrays) -> None:
         self.inputs[side] = self.folder / f"{side}.npz"
