@@ -355,7 +355,7 @@ class _Job:
             if any(each.verdict == FAIL for each in results[2:]):
                 inside = self._inside(comparison, matching, results)
                 starts = inside.origins(results)
-                if not starts and (batch := self._shown_by(results)):
+                if not starts and (batch := self._shown_by(results, traces)):
                     traces = self._run(RUNS[asked.level][:2], (), first=batch)
                     shown = levels.Comparison(*traces, weights, self.way, self.outputs)
                     inside = self._inside(shown, matching, results)
@@ -397,15 +397,20 @@ class _Job:
         graphs = (self.keras, self.torch)
         return origins.Inside(comparison, graphs, matching, forced, trains)
 
-    def _shown_by(self, results: Sequence[LevelResult]) -> Batch | None:
-        """The further batch that shows a difference, if it can be the first: with labels only one
-        of its size can."""
+    def _shown_by(
+        self, results: Sequence[LevelResult], traces: tuple[Trace, Trace]
+    ) -> Batch | None:
+        """The further batch that shows a difference, if it can be the first: both sides run on it,
+        and with labels only one of their number can."""
+        refused = [name for trace in traces for name in trace.refused]
         failing = [m.name for each in results for m in each.tensors if m.verdict == FAIL]
         return next(
             (
                 batch
                 for batch in self.drawing.series()
-                if any(batch.name in name for name in failing) and not self.asked.labels
+                if any(batch.name in name for name in failing)
+                and not any(batch.name in name for name in refused)
+                and not self.asked.labels
             ),
             None,
         )
