@@ -54,6 +54,8 @@ RUNS = {  # the last level asked for: what a wing has to run
     "update": ("forward", "loss", "update"),
     "trajectory": ("forward", "loss", "update", "trajectory"),
 }
+TRIED = 60  # mappings, to tell layers apart by numbers
+TRIED_AGAIN = 12  # with each further way in which PyTorch may take its inputs
 REPEATS = 64  # draws of each side, where only distributions can be compared
 Observer = Callable[[str], None]
 Tensors = dict[str, np.ndarray]
@@ -139,7 +141,8 @@ def _check(sides: tuple[Side, Side], asked: Asked, folder: Path, observe: Observ
     refused: list[InputError] = []
     for way in ways:
         try:
-            job = _Job(sides, asked, folder, keras, way, packed, observe)
+            limit = TRIED if best is None else TRIED_AGAIN
+            job = _Job(sides, asked, folder, keras, way, packed, observe, limit)
         except _NotRun:
             raise
         except InputError as error:
@@ -209,7 +212,10 @@ class _Job:
         way: tuple[ends.Taken, ...],
         packed: bool,
         observe: Observer,
+        limit: int = TRIED,
+        known: transfer.Mapping | None = None,
     ) -> None:
+        """`known`: the mapping, from when the same was tried before."""
         self.sides, self.asked, self.folder, self.observe = sides, asked, folder, observe
         self.keras, self.drawing, self.inputs = keras.graph, keras.drawing, keras.inputs
         self.way, self.packed = way, packed
@@ -237,7 +243,7 @@ class _Job:
         self.batch = len(next(iter(keras.inputs.values())))
         given = transfer.Mapping.read(asked.map) if asked.map else None
         mapped = ends.by_name(self.keras, self.torch)
-        mapping = transfer.find(self.keras, mapped, given, partial=True)
+        mapping = known or transfer.find(self.keras, mapped, given, partial=True)
         self._looked: Trace | None = None
         self._ran: dict[str, Request] = {}
         self.said: list[str] = []
@@ -250,8 +256,9 @@ class _Job:
                 folder / source / "awake.safetensors",
                 awakened(held, held, asked.seed, self._tables(source))[0],
             )
-            observe("telling layers apart by their numbers")
-            self.mapping = transfer.settle(mapping, self.reached)
+            if known is None:
+                observe("telling layers apart by their numbers")
+                self.mapping = transfer.settle(mapping, self.reached, limit)
         self.mapping = self.mapping.settled()
         self.mapping.write(folder / "map.toml")
         self._send()

@@ -500,7 +500,11 @@ def page(rows: list[dict[str, Any]]) -> str:
             row["differs"],
             row["verdict"],
             "yes" if row["right"] else "no",
-            " ".join(f"{name} {value}" for name, value in row["coverage"].items()),
+            ", ".join(
+                f"{100 * row['coverage'][name]:.0f} % of {name}"
+                for name in ("parameters", "layers")
+                if name in row["coverage"]
+            ),
             f"{row['seconds']:.0f}",
             f"{row['peak_bytes'] / 1e9:.1f}",
             ", ".join(f"{each['kind']} {each['verdict']}" for each in row["faults"]),
@@ -512,7 +516,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     summary = [
         f"- verdicts right: {right} of {len(rows)}",
         f"- planted faults: {len(faults)}, passed: {faults.count('pass')}",
-        "- truth: by a script outside the project that carries each weight by name; float64",
+        "- truth: by a script outside the project that carries the weights by name (T5's by a written "
+        "list, MobileNetV2's in the order of execution), in float64",
         "- GB: the largest so far of the one process that checks all pairs",
     ]
     return "\n".join([*summary, "", *markdown_table(heading, cells, left=7)]) + "\n"
