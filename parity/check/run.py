@@ -621,7 +621,8 @@ class _Job:
                 request = replace(request, optimizer=optimizer, optimizer_settings=settings)
             folder = self._folder(name, below)
             traces.append(_traced(side, request, folder))
-            self._ran[name] = request
+            if not below:
+                self._ran[name] = request
         return traces[0], traces[1]
 
     def _forced(self, matching: Matching) -> Trace:

@@ -15,7 +15,7 @@ from parity.check.graph import Graph, Node
 from parity.check.matching import ACTIVATIONS, Matching
 
 OVERRULED = ("dtype", "trainable")  # by the check itself, or judged number by number
-# What PyTorch calls a setting, and its value there; the rest has the same name and value.
+# What PyTorch calls a setting that is an argument there.
 ARGUMENTS = {
     "epsilon": "eps",
     "scale": "affine",
@@ -27,6 +27,14 @@ ARGUMENTS = {
     "alpha": "alpha",
     "heads": "num_heads",
     "layers": "num_layers",
+    "negative_slope": "negative_slope",
+    "dilation": "dilation",
+    "bias": "bias",
+    "padding_idx": "padding_idx",
+    "count_include_pad": "count_include_pad",
+    "size": "kernel_size",
+    "units": "hidden_size",
+    "bidirectional": "bidirectional",
 }
 
 
