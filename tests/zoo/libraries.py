@@ -516,8 +516,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     summary = [
         f"- verdicts right: {right} of {len(rows)}",
         f"- planted faults: {len(faults)}, passed: {faults.count('pass')}",
-        "- truth: by a script outside the project that carries the weights by name (T5's by a list, "
-        "MobileNetV2's in the order of execution), in float64",
+        "- truth: by a script outside the project, in float64; weights carried by name (T5's by a "
+        "list, MobileNetV2's in the order of execution)",
         "- GB: the largest so far of the one process that checks all pairs",
     ]
     return "\n".join([*summary, "", *markdown_table(heading, cells, left=7)]) + "\n"
