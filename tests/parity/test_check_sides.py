@@ -189,8 +189,9 @@ def test_no_process_is_left_behind(wing: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_worker_ends_with_the_process_that_asked_it(wing: Path, how: int) -> None:
-    code = (
-        "import sys; from pathlib import Path\n"
+    code = (  # a shell's background job ignores SIGINT, and so would what it starts
+        "import signal; from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from parity.check.sides import Process; from parity.check.trace import Request\n"
         "side = Process('fake', 'm:f'); side.ask('write', Request('m:f'), Path('out'))\n"
         "side.ask('sleeps', Request('m:f'), Path('out'))"
