@@ -85,6 +85,7 @@ class _Recorder:
 
     def _instead(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         import tensorflow as tf
+        from tensorflow.python.framework import constant_op
 
         def draw(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
@@ -98,7 +99,8 @@ class _Recorder:
                 given = dict(zip(("shape", "minval", "maxval"), args, strict=False), **kwargs)
                 low, high = (np.asarray(given[end], np.float64) for end in ("minval", "maxval"))
                 numbers = np.floor(low + numbers * (high - low))
-            return tf.constant(numbers, result.dtype)
+            # In the type that was asked for, also where float32 is overruled elsewhere.
+            return constant_op.constant(numbers, result.dtype)
 
         return draw
 
