@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -463,7 +464,7 @@ def _check(pair: Library, torch_builder: Builder, **options: Any) -> dict[str, A
         "verdict": report["verdict"],
         "levels": {each["level"]: each["verdict"] for each in report["levels"]},
         "coverage": report["coverage"],
-        "said": " ".join(report.get("said", "").split())[:200],
+        "said": re.sub(r" ?\(/.*", "", " ".join(report.get("said", "").split()))[:200],
         "seconds": time.monotonic() - begun,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
