@@ -20,7 +20,17 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from parity import transfer
-from parity.check import ALLOWED, EXAMINATIONS, cuts, ends, levels, origins, semantics, structure
+from parity.check import (
+    ALLOWED,
+    EXAMINATIONS,
+    LEVELS,
+    cuts,
+    ends,
+    levels,
+    origins,
+    semantics,
+    structure,
+)
 from parity.check.awake import awakened
 from parity.check.batches import Batch, Drawing
 from parity.check.copied import how_it_differs
@@ -155,7 +165,8 @@ def _check(sides: tuple[Side, Side], asked: Asked, folder: Path, observe: Observ
     if best is None:
         raise refused[0]
     if len(ways) > 1:  # its files were written over
-        best = _Job(sides, asked, folder, keras, best.way, packed, observe)
+        known = best.mapping
+        best = _Job(sides, asked, folder, keras, best.way, packed, observe, known=known)
     return best.report()
 
 
@@ -202,6 +213,9 @@ class _Job:
     Attributes:
         agrees: whether the outputs are the same, as far as a first look shows.
     """
+
+    _awake = False  # whether the source runs with its weights awake
+    _noise = False  # whether dropout is on in all runs, since a side's draws cannot be switched off
 
     def __init__(
         self,
@@ -326,8 +340,8 @@ class _Job:
     def report(self) -> CheckReport:
         """All levels asked for."""
         asked, mapping = self.asked, self.mapping
-        matching, weights = self._matched()
         alone = structure.Alone.of(self.keras, self.torch, mapping, self._depends)
+        matching, weights = self._matched(alone)
         transferred = self._transferred(weights)
         inside: origins.Inside | None = None
         results = [alone.result(self.outputs, asked.allow), transferred]
@@ -343,12 +357,8 @@ class _Job:
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
             results += levels.levels(comparison, wanted)
             if "loss" in RUNS[asked.level]:
-                noisy = self._randomness(weights, comparison)
-                at = len(results) if asked.level in ("loss", "gradient") else -1
-                at = next(
-                    (n for n, e in enumerate(results) if e.level in ("buffers", "update")), at
-                )
-                results = [*results[:at], *noisy, *results[at:]] if at >= 0 else [*results, *noisy]
+                results += self._randomness(weights)
+                results.sort(key=lambda each: LEVELS.index(each.level))
             results = self._stepped_again(results, weights)
             traces = (comparison.keras, comparison.torch)
             matches = tuple(
@@ -463,7 +473,7 @@ class _Job:
             words.append(f"{len(drawn)} tensors at neutral values were drawn: {_first(drawn)}")
         return comparison, ". ".join(words)
 
-    def _randomness(self, weights: levels.Weights, quiet: levels.Comparison) -> list[LevelResult]:
+    def _randomness(self, weights: levels.Weights) -> list[LevelResult]:
         """Training mode with dropout on, both sides drawing the same numbers; nothing where no side
         draws."""
         self.observe("running both with dropout on")
@@ -531,9 +541,6 @@ class _Job:
         self._send()
         return names
 
-    _awake = False
-    _noise = False
-
     def _tables(self, framework: str) -> list[str]:
         graph = self.keras if framework == "keras" else self.torch
         uses = graph.semantics.get("uses", {}).items()
@@ -541,7 +548,7 @@ class _Job:
         owned = [each.name for each in graph.parameters if each.layer in layers]
         return [*owned, *(name for name, (how, _) in uses if how == "table")]
 
-    def _matched(self) -> tuple[Matching, levels.Weights]:
+    def _matched(self, alone: structure.Alone) -> tuple[Matching, levels.Weights]:
         mapping = self.mapping
         sides = (Described(self.keras), Described(self.torch))
         groups, owners = [], dict[str, str]()
@@ -552,22 +559,17 @@ class _Job:
             )
             groups.append(([u.calls for u in ours], [u.calls for u in theirs]))
             owners |= {n: " + ".join(entry.keras) for u in theirs for n in u.names.values()}
-        # What PyTorch holds that no number of Keras' goes into: a second bias, a counter.
-        unknown = {p.name: _filled(p.shape, np.nan) for p in self.keras.parameters}
-        arrived = transfer.to_torch(unknown, mapping, self.keras, self.torch, lost=[])
-        given = {name for name, value in arrived.items() if not np.isnan(value).all()}
-        given |= {p.name for p in self.torch.parameters} - set(arrived)
         weights = levels.Weights(
             to_torch=self._to_torch,
             owners=owners,
             buffers=frozenset(p.name for p in self.torch.parameters if not p.trained),
-            given=frozenset(given),
+            given=frozenset(alone.names("torch")),
         )
         return match(self.keras, self.torch, groups), weights
 
     def _to_torch(self, tensors: Mapping[str, np.ndarray]) -> Tensors:
         """Weights or gradients; where Keras has none, such as of a moving mean, zeros."""
-        known = {p.name: _filled(p.shape, 0) for p in self.keras.parameters}
+        known = {p.name: structure.filled(p.shape, 0) for p in self.keras.parameters}
         strange = [n for n in tensors if n not in known and not n.startswith(("input:", "loss"))]
         if strange:
             raise InputError(
@@ -818,11 +820,6 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
     with path.open("wb") as file:
         np.savez(file, **dict(arrays))  # type: ignore[arg-type]
     return str(path)
-
-
-def _filled(shape: tuple[int, ...], value: float) -> np.ndarray:
-    """One number in every place, and in memory once."""
-    return np.broadcast_to(np.array(value, np.float16), shape)
 
 
 def _largest(values: Tensors) -> float:

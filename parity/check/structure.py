@@ -174,7 +174,7 @@ def _single(keras: Graph, torch: Graph, mapping: transfer.Mapping) -> dict[str, 
         (keras, torch, transfer.to_torch),
         (torch, keras, transfer.to_keras),
     ):
-        unknown = {p.name: _filled(p.shape, np.nan) for p in source.parameters}
+        unknown = {p.name: filled(p.shape, np.nan) for p in source.parameters}
         arrived = carry(unknown, mapping, keras, torch, lost=[])
         names = {p.name for p in target.parameters}
         full = {name for name, value in arrived.items() if np.isnan(value).all()}
@@ -186,7 +186,7 @@ def _frozen(
     keras: Graph, torch: Graph, mapping: transfer.Mapping, single: dict[str, set[str]]
 ) -> list[tuple[str, str]]:
     """Whose numbers one side trains and the other does not."""
-    marks = {p.name: _filled(p.shape, 1 if p.trained else 2) for p in keras.parameters}
+    marks = {p.name: filled(p.shape, 1 if p.trained else 2) for p in keras.parameters}
     arrived = transfer.to_torch(marks, mapping, keras, torch, lost=[])
     found = []
     for each in torch.parameters:
@@ -200,6 +200,6 @@ def _frozen(
     return found
 
 
-def _filled(shape: tuple[int, ...], value: float) -> np.ndarray:
+def filled(shape: tuple[int, ...], value: float) -> np.ndarray:
     """One number in every place, and in memory once."""
     return np.broadcast_to(np.array(value, np.float16), shape)
