@@ -23,7 +23,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +126,6 @@ class Mapping:
     def settled(self) -> Mapping:
         """The mapping as it stands, no longer in doubt."""
         return replace(self, ambiguous=())
-
-    def alternatives(self) -> Iterator[Mapping]:
-        """Every combination of choices, itself first."""
-        for picked in product(*(range(len(choices)) for choices in self.ambiguous)):
-            mapping = self
-            for doubt, choice in enumerate(picked):
-                mapping = mapping.choosing(doubt, choice)
-            yield mapping
 
     @property
     def text(self) -> str:
