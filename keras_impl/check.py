@@ -42,6 +42,7 @@ def load(request: Request, in_precision: bool) -> keras.Model:
         request.weights,
         request.precision if in_precision else None,
         inputs=lambda made: tracing.inputs_of(made, request),
+        method=request.method,
     )
 
 
@@ -87,13 +88,20 @@ def size(model: keras.Model) -> int:
     return sum(int(np.prod(each.shape)) for each in model.variables)
 
 
-def built(build: Callable[[], keras.Model]) -> keras.Model:
+def built(build: Callable[[], keras.Model], method: str = "") -> keras.Model:
     """What a function builds, with the same automatic names every time; those of the process go on
     counting where they were."""
     from keras_impl.loading import automatic_names
 
     with automatic_names():
-        return build()
+        return by_method(build(), method)
+
+
+def by_method(model: keras.Model, method: str) -> keras.Model:
+    """The model, called by another of its methods. Its twin is in `torch_impl/check.py`."""
+    from keras_impl import loading
+
+    return loading.by_method(model, method)
 
 
 def describe(model: keras.Model, request: Request, out: Path) -> None:

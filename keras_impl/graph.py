@@ -40,7 +40,7 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
             f"the model {model.name} does not run on inputs of {shapes} (batch first)",
             "Give the inputs that it takes (--input-shape, --inputs).",
         )
-        recorder = Recorder(model, tensors)
+        recorder = Recorder(model, tensors, begins=run.__code__)
         with recorder.recording():
             result = run(model, tensors, training=False)
     outputs = keras.tree.flatten(result)
@@ -63,6 +63,7 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
             **_ends(model, result),
             "uses": _uses(model, recorder),
             "terms": _terms(model),
+            "lines": recorder.lines,
         },
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from keras_impl.graph import drawn, fitted, run, to_tensors
 from keras_impl.parameters import named, settle
 from keras_impl.rebuilding import computes_in, in_precision
 from parity.check import builders
-from parity.check.builders import meant
+from parity.check.builders import meant, no_method
 from shared_data.errors import InputError, listed
 
 FORMS = "module:function, path/to/file.py:function or a .keras file"
@@ -33,6 +34,7 @@ def load(
     weights: str | None = None,
     precision: str | None = None,
     inputs: Inputs = None,
+    method: str = "",
 ) -> keras.Model:
     """The model that a function builds or a `.keras` file holds, with weights if there are any.
 
@@ -45,6 +47,7 @@ def load(
             then, with the same weights. None leaves the model its own.
         inputs: `input:0`, … or a function from the model to them, for a model that makes its
             weights only when it is called.
+        method: what of the model is called; empty: its call.
 
     Raises `InputError` where any of that is not so. Code that a `.keras` file carries is not run.
     """
@@ -56,7 +59,11 @@ def load(
             "float32 whatever they are given: float64 is to be had on TensorFlow alone. Set "
             "KERAS_BACKEND=tensorflow, or ask for float32 (--precision float32)."
         )
-    build = _file_of_keras(spec) if spec.endswith(".keras") else _builder(spec)
+    make = _file_of_keras(spec) if spec.endswith(".keras") else _builder(spec)
+
+    def build() -> keras.Model:
+        return by_method(make(), method)
+
     if precision is not None and weights is not None:  # then nothing of a first building is kept
         with computing_in(precision):
             made = build()
@@ -72,6 +79,30 @@ def load(
         return made
     again = None if spec.endswith(".keras") else build
     return in_precision(made, precision, again, lambda model: _call(model, inputs, spec), spec)
+
+
+def by_method(model: keras.Model, method: str) -> keras.Model:
+    """The model with another of its methods as its call, around the one that was given, which
+    stays as it was. Raises `InputError` where there is none of that name."""
+    if not method:
+        return model
+    own: Any = getattr(model, method, None)
+    if not callable(own):
+        raise InputError(no_method(model, method))
+
+    class Called(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name=model.name)
+            self.model = model
+
+        def call(self, *given: Any, **settings: Any) -> Any:
+            return own(*given, **settings)
+
+    taken = inspect.signature(own)  # by which Keras decides what it hands on
+    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    signature = taken.replace(parameters=[me, *taken.parameters.values()])
+    vars(Called.call)["__signature__"] = signature
+    return Called()
 
 
 def set_weights(model: keras.Model, path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import CodeType
 from typing import Any
 from unittest.mock import patch
 
@@ -16,8 +17,10 @@ import keras
 import numpy as np
 
 from keras_impl import kinds, raw_operations, rules
+from keras_impl.failures import NOT_THE_USERS
 from keras_impl.parameters import ROOT, Paths
 from keras_impl.trail import Shape, Trail, dtype, floating, shape_of, tensors
+from parity.check import builders
 from parity.check.graph import Node, written
 
 
@@ -29,8 +32,10 @@ class Recorder:
         model: keras.Model,
         inputs: Sequence[Any],
         watch: Callable[[Any], None] = lambda tensor: None,
+        begins: CodeType | None = None,
     ) -> None:
-        """`inputs` are the tensors that the model will get; `watch` is told of every output."""
+        """`inputs` are the tensors that the model will get; `watch` is told of every output. The
+        lines of the user's code are noted as far as the code `begins`, which calls it."""
 
         def aside(tensor: Any) -> None:
             with self._mute():
@@ -39,6 +44,8 @@ class Recorder:
         self._paths = Paths(model)
         self._within: list[str] = []  # paths of the layers that are being looked into
         self._muted = False
+        self.lines: dict[str, str] = {}  # by node
+        self._begins = begins
         self.trail = Trail(inputs, self._paths.owned(), aside)
 
     @contextmanager
@@ -211,7 +218,10 @@ class Recorder:
                 kept = ("operation", "parameter", "trainable")  # of a parameter with no layer
                 settings = {k: v for k, v in node.settings.items() if k not in kept}
                 kind = node.kind
-        return self._keep(self.trail.unique(path), kind, sources, output, owner, settings)
+        name = self.trail.unique(path)
+        if line := next((self.lines[n.name] for n in inside if n.name in self.lines), ""):
+            self.lines[name] = line  # where the first of what it computes is
+        return self._keep(name, kind, sources, output, owner, settings)
 
     # Operations
 
@@ -328,6 +338,8 @@ class Recorder:
         if owner:
             self.trail.note_layer(owner)
             settings = {**settings, "trainable": self.trail.trainable.get(owner, False)}
+        if self._begins and (line := builders.line(NOT_THE_USERS, self._begins)):
+            self.lines[name] = line
         node = Node(name, kind, tuple(sources), shape_of(output)[1:], owner, settings)
         self.trail.note(node, tensors(output), loose)
         return output

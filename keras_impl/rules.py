@@ -230,6 +230,7 @@ def batch_norm(layer: Any, before: Shape, after: Shape) -> Described:
         "scale": layer.scale,
         "center": layer.center,
         "unbiased": False,
+        "frozen": not layer.trainable,  # then it normalises by its moving statistics
     }
     if layer.axis % len(before) != len(before) - 1:
         settings["axis"] = layer.axis
@@ -248,6 +249,7 @@ def recurrent(layer: Any, before: Shape, after: Shape) -> Described:
         "bias": cell.use_bias,
         "activation": name_of(cell.activation),
         "sequences": layer.return_sequences,
+        "batch_first": True,
     }
     if kind != "simple_rnn":
         settings["recurrent_activation"] = name_of(cell.recurrent_activation)
@@ -276,6 +278,7 @@ def attention(layer: Any, before: Shape, after: Shape) -> Described:
         "heads": layer.num_heads,
         "head_size": layer.key_dim,
         "bias": layer.use_bias,
+        "batch_first": True,
     }
 
 
@@ -320,7 +323,8 @@ def zero_padding(layer: Any, before: Shape, after: Shape) -> Described:
 
 def upsample(layer: Any, before: Shape, after: Shape) -> Described:
     way = getattr(layer, "interpolation", "nearest")
-    return "upsample", {"size": _list(layer.size, len(before) - 2), "interpolation": way}
+    settings = {"size": _list(layer.size, len(before) - 2), "interpolation": way}
+    return "upsample", settings if way == "nearest" else {**settings, "align_corners": False}
 
 
 def rescale(layer: Any, before: Shape, after: Shape) -> Described:

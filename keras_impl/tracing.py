@@ -181,15 +181,10 @@ class _Side:
             first = step == 0
             loss, gradients, seen = self._backward(tensors, inside=first and self.request.inside)
             losses.append(loss)
-            if first and not any(each is not None for each in gradients):
-                raise InputError(
-                    "the loss depends on no trained parameter: nothing to train, and no gradients "
-                    "to compare. Ask for the level forward alone, or set trainable = True."
-                )
             if first and "loss" in levels:
                 yield seen
             del seen
-            if steps_on:
+            if steps_on and any(each is not None for each in gradients):
                 optimizer.apply(gradients, self.model.trainable_weights)
             if first and "update" in levels:
                 yield _under("update", values(self.model))

@@ -36,7 +36,7 @@ def load(request: Request, in_precision: bool) -> nn.Module:
     from torch_impl import loading
 
     settle(request)  # a builder draws the same weights every time
-    return loading.load(request.model, request.weights)
+    return loading.load(request.model, request.weights, request.method)
 
 
 def reload(model: nn.Module, weights: str) -> None:
@@ -76,9 +76,16 @@ def size(model: nn.Module) -> int:
     return sum(each.numel() for each in (*model.parameters(), *model.buffers()))
 
 
-def built(build: Callable[[], nn.Module]) -> nn.Module:
+def built(build: Callable[[], nn.Module], method: str = "") -> nn.Module:
     """What a function builds. Its twin is in `keras_impl/check.py`."""
-    return build()
+    return by_method(build(), method)
+
+
+def by_method(model: nn.Module, method: str) -> nn.Module:
+    """The model, called by another of its methods. Its twin is in `keras_impl/check.py`."""
+    from torch_impl import loading
+
+    return loading.by_method(model, method)
 
 
 @contextmanager

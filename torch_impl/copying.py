@@ -85,6 +85,11 @@ class Fresh:
         if self._undo is not None:
             self._undo()
 
+    @property
+    def copies(self) -> bool:
+        """Whether what is given out shares nothing with the model."""
+        return self._undo is None
+
     def take(self) -> nn.Module:
         if self._undo is None:
             return copied(self.model)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,9 @@ from parity.check.builders import culprit, said
 from parity.check.graph import INPUT, Graph, Node, Parameter
 from shared_data.errors import InputError
 from torch_impl import recurrent
-from torch_impl.origins import owners
-from torch_impl.watching import Watch, own_layers
+from torch_impl.origins import ROOT, owners
+from torch_impl.watching import NOT_THE_USERS, Watch, own_layers
 
-NOT_THE_USERS = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
 COUNTERS = "num_batches_tracked"  # how often a batch norm was called: no weight, no statistic
 
 
@@ -39,6 +38,8 @@ def describe(
     modes = {module: module.training for module in model.modules()}
     watch = Watch(model)
     try:
+        model.train()
+        frozen = {path or ROOT for path, each in model.named_modules() if not each.training}
         model.eval()
         # With gradients: some modules take a shorter way without, which hides what they call.
         with torch.enable_grad():
@@ -64,7 +65,7 @@ def describe(
         )
     return Graph(
         framework="torch",
-        nodes=_leading_out(watch),
+        nodes=tuple(_with_mode(each, frozen) for each in _leading_out(watch)),
         parameters=parameters(model),
         inputs=tuple(tuple(each.shape[1:]) for each in given),
         outputs=tuple(watch.outputs),
@@ -76,8 +77,17 @@ def describe(
             "input_names": taken(model),
             "uses": _uses(model, watch),
             "terms": _terms(model),
+            "lines": watch.lines,
         },
     )
+
+
+def _with_mode(node: Node, frozen: Set[str]) -> Node:
+    """A batch norm says whether `train()` leaves it in evaluation mode."""
+    if node.kind != "batch_norm":
+        return node
+    stays = node.name.partition("#")[0] in frozen
+    return replace(node, settings={**node.settings, "frozen": stays})
 
 
 def parameters(model: nn.Module) -> tuple[Parameter, ...]:

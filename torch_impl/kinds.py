@@ -111,8 +111,7 @@ def recurrent(given: Any, x: Tensor, y: Tensor) -> Kind:
         settings["recurrent_activation"] = "sigmoid"
     if kind == "gru":
         settings["reset_after"] = True
-    if not given.batch_first:
-        settings["batch_first"] = False
+    settings["batch_first"] = given.batch_first
     if getattr(given, "proj_size", 0):
         settings["projection"] = given.proj_size
     return kind, settings
@@ -124,7 +123,7 @@ def attention(given: Any, x: Tensor, y: Tensor) -> Kind:
         "head_size": given.head_dim,
         "bias": given.in_proj_bias is not None,
     }
-    return "attention", settings if given.batch_first else {**settings, "batch_first": False}
+    return "attention", {**settings, "batch_first": given.batch_first}
 
 
 def leaky_relu(given: Any, x: Tensor, y: Tensor) -> Kind:
@@ -223,8 +222,8 @@ def upsample(given: Any, x: Tensor, y: Tensor) -> Kind:
         "size": [int(each) if each.is_integer() else each for each in factors],
         "interpolation": given.mode,
     }
-    if given.align_corners is not None:
-        settings["align_corners"] = given.align_corners
+    if given.mode not in ("nearest", "area", "nearest-exact"):
+        settings["align_corners"] = bool(given.align_corners)
     return "upsample", settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,20 +14,22 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from parity.check import builders
-from parity.check.builders import meant, said
+from parity.check.builders import meant, no_method, said
 from shared_data.errors import InputError, listed
-from torch_impl.graph import COUNTERS, NOT_THE_USERS
+from torch_impl.graph import COUNTERS
+from torch_impl.watching import NOT_THE_USERS
 
 FORMS = "module:function or path/to/file.py:function"
 EXPECTED = "a torch.nn.Module"
 
 
-def load(spec: str, weights: str | None = None) -> nn.Module:
+def load(spec: str, weights: str | None = None, method: str = "") -> nn.Module:
     """The model that a function builds, with weights from a file if there is one.
 
     `spec` is `module:function` or `path/file.py:function`: a function or class that can be called
     without arguments and gives an `nn.Module`, or such a module itself. `weights` is a
-    `.safetensors`, or a `.pt` or `.pth` that holds a state dict; code in it is never run.
+    `.safetensors`, or a `.pt` or `.pth` that holds a state dict; code in it is never run. `method`
+    is what of the model is called, empty for its forward.
 
     Raises `InputError` where any of that is not so.
     """
@@ -36,9 +39,22 @@ def load(spec: str, weights: str | None = None) -> nn.Module:
         model = builders.builder(spec, build, EXPECTED, NOT_THE_USERS)()
     if not isinstance(model, nn.Module):
         raise builders.wrong_type(spec, model, EXPECTED, nn.Module)
+    model = by_method(model, method)
     if weights is not None:
         set_weights(model, Path(weights))
     return model
+
+
+def by_method(model: nn.Module, method: str) -> nn.Module:
+    """The model with another of its methods as its forward: it shares all it has with the one that
+    was given, which stays as it was. Raises `InputError` where there is none of that name."""
+    if not method:
+        return model
+    if not callable(getattr(model, method, None)):
+        raise InputError(no_method(model, method))
+    called = copy.copy(model)
+    vars(called)["forward"] = getattr(called, method)
+    return called
 
 
 def set_weights(model: nn.Module, path: Path) -> None:

@@ -22,6 +22,7 @@ from parity.check.targets import chosen
 from parity.check.trace import STEPS, Request, Trace, draw_inputs, nudged
 from shared_data.errors import InputError
 from torch_impl import layers, optimizers
+from torch_impl.changing import changed
 from torch_impl.copying import Fresh
 from torch_impl.forcing import Forced
 from torch_impl.graph import as_tensors, attempt
@@ -200,7 +201,11 @@ class _Side:
         yield _under(f"series/{name}/gradient", self._gradients(model) | _of_inputs(given))
 
     def forced(self, inputs: Arrays, forced: Forced) -> Iterator[Arrays]:
-        model = self._training(self._fresh())
+        model = self._fresh()
+        for at, change in enumerate(self.request.changes):
+            if not (self.models.copies and changed(model, *change)):
+                self.refused[f"change/{at}"] = "it is no attribute of a layer"
+        self._training(model)
         given = as_tensors(inputs, self.dtype)
         with self._draws("training", model, keep=False):
             outputs = self._watched(model, given, forced, replaces=True)
@@ -210,6 +215,9 @@ class _Side:
         yield self._ordered("forced/training", forced.own)
         yield self._ordered("forced/upstream", forced.handed_back())
         yield _under("forced/gradient", self._gradients(model))
+        kept = {each.name for each in self.graph.parameters if not each.trained}
+        weights = self._weights(model).items()
+        yield _under("forced/update", {name: each for name, each in weights if name in kept})
 
     def _train(self, model: nn.Module, inputs: Arrays) -> Iterator[Arrays]:
         """The training run, a step, and the steps after it."""
@@ -221,12 +229,8 @@ class _Side:
             yield self._ordered("training", recorder.values)
             yield self._outputs("training", outputs)
         loss = self.loss(self._chosen(outputs))
-        if not loss.requires_grad:
-            raise InputError(
-                "the loss depends on no trained parameter: nothing to train, and no gradients to "
-                "compare. Ask for the level forward alone, or set requires_grad."
-            )
-        attempt(loss.backward, given)
+        if loss.requires_grad:
+            attempt(loss.backward, given)
         if "loss" in levels:
             yield {"loss": loss.detach().numpy().copy()}
             yield self._ordered("upstream", recorder.upstream())
@@ -236,7 +240,8 @@ class _Side:
         state = model.state_dict(keep_vars=True)
         optimizer = optimizers.make(
             self.request.optimizer,
-            [state[name] for name in self.trained],
+            # PyTorch's optimizers refuse to have nothing to train.
+            [state[name] for name in self.trained] or [torch.zeros(())],
             self.request.optimizer_settings,
         )
         if set(levels) & {"update", "trajectory"}:
@@ -248,7 +253,8 @@ class _Side:
                 model.zero_grad(set_to_none=True)
                 again = self._watched(model, as_tensors(inputs, self.dtype))
                 loss = self.loss(self._chosen(again))
-                loss.backward()
+                if loss.requires_grad:
+                    loss.backward()
                 losses.append(loss.item())
                 optimizer.step()
             yield {"trajectory/loss": np.array(losses, self.request.precision)}

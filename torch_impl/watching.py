@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from parity.check import builders
 from parity.check.graph import INPUT, Graph, Node
 from torch_impl import functions, held, kinds, layers, recurrent
 from torch_impl.exact import widened
@@ -21,6 +23,7 @@ from torch_impl.nests import mapped, names, tensors
 from torch_impl.origins import ROOT, Origins
 from torch_impl.singles import Singles
 
+NOT_THE_USERS = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
 See = Callable[[str, Tensor], Tensor]
 
 
@@ -75,6 +78,8 @@ class Watch(TorchFunctionMode):
         self.output_names: list[str] = []  # where they are in a dict
         self.loose: set[str] = set()  # nodes that are no module's
         self.rules: dict[str, Rule] = {}  # by node, as far as one is known
+        self.lines: dict[str, str] = {}  # by node, where in the user's code it was called
+        self._notes_lines = graph is None
         self.paths = {module: path or ROOT for module, path in held.modules(model).items()}
         self.whole = sorted({*whole, *(graph.semantics.get("whole", ()) if graph else ())})
         self._see, self._replaces, self._quiet = see, replaces, quiet
@@ -415,6 +420,8 @@ class Watch(TorchFunctionMode):
             )
         if loose:
             self.loose.add(name)
+        if self._notes_lines and (line := builders.line(NOT_THE_USERS, Watch.run.__code__)):
+            self.lines[name] = line
         self.nodes.append(Node(name, kind, inputs, tuple(output.shape[1:]), layer, settings))
 
     def _unique(self, name: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STATUS = {"pass": cli.EXIT_PASS, "fail": cli.EXIT_FAIL, "abstain": cli.EXIT_UNDECIDED}
 COME_WITH_OTHERS = ("structure", "randomness", "buffers")
+FRAMEWORKS = ("keras", "torch")
 LAST = [level for level in LEVELS if level not in COME_WITH_OTHERS]
 DIRECTIONS = ("keras-to-torch", "torch-to-keras")
 
@@ -29,6 +30,8 @@ EXAMPLES = """examples:
   python -m parity.check a.py:build b.py:build --level forward --json > check.json
   python -m parity.check a.py:build b.py:build --write-map map.toml     # then correct it
   python -m parity.check a.py:build b.py:build --map map.toml
+  python -m parity.check a.py:build b.py:build --reference torch --method encode
+  python -m parity.check a.py:build b.py:build --alias tokens=input_ids --input-axes 0,3,1,2
 
 KERAS is module:function, path/file.py:function (returns a keras.Model) or a .keras file; TORCH is
 module:function or path/file.py:function (returns an nn.Module). Each is built in a process of its
@@ -76,9 +79,39 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help=".safetensors, or a .pt that holds tensors alone",
     )
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="KERAS=TORCH",
+        help="an input or output of Keras' and what PyTorch calls it",
+    )
+    for what in ("input", "output"):
+        parser.add_argument(
+            f"--{what}-axes",
+            action="append",
+            default=[],
+            type=_axes,
+            metavar="0,3,1,2",
+            help=f"the order of PyTorch's axes in numbers of Keras', batch included; once per "
+            f"{what} (default: settled by trying)",
+        )
+    parser.add_argument(
+        "--method",
+        default="",
+        metavar="NAME",
+        help="compare this method instead of the call; KERAS_NAME:TORCH_NAME where they differ",
+    )
+    parser.add_argument(
+        "--reference",
+        choices=FRAMEWORKS,
+        default=FRAMEWORKS[0],
+        help="which side is right: weights come from it, advice is for the other "
+        "(default %(default)s)",
+    )
     moving = parser.add_mutually_exclusive_group()
     moving.add_argument(
-        "--direction", choices=DIRECTIONS, default=DIRECTIONS[0], help="default %(default)s"
+        "--direction", choices=DIRECTIONS, help="default: from the reference to the port"
     )
     moving.add_argument(
         "--no-transfer", action="store_true", help="compare the weights that each side holds"
@@ -120,6 +153,7 @@ def check(options: argparse.Namespace) -> int:
     for name, least in (("batch", 1), ("seed", 0), ("threads", 0)):
         if getattr(options, name) < least:
             raise InputError(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+    options.direction = options.direction or DIRECTIONS[FRAMEWORKS.index(options.reference)]
     chart = options.write_map  # known now, not after the check
     if chart and not chart.resolve().parent.is_dir():
         raise InputError(f"--write-map: there is no folder {chart.resolve().parent}")
@@ -134,7 +168,7 @@ def check(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace, folder: Path) -> int:
     from parity.check import report, run  # after the flags: --help stays quick
-    from parity.check.sides import Process
+    from parity.check.sides import Process, methods_of
     from parity.recording import write_atomically
     from parity.report import page
     from parity.transfer import load_rules
@@ -155,8 +189,18 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
         batch=len(labels[0]) if labels and not options.inputs else options.batch,
         seed=options.seed,
         threads=options.threads,
+        examination="quick" if options.quick else "default",
+        allow=tuple(options.allow),
+        reference=options.reference,
+        aliases=dict(map(_alias, options.alias)),
+        input_axes=tuple(options.input_axes),
+        output_axes=tuple(options.output_axes),
     )
-    with Process("keras", options.keras) as keras, Process("torch", options.torch) as torch:
+    methods = methods_of(options.method)
+    with (
+        Process("keras", options.keras, methods[0]) as keras,
+        Process("torch", options.torch, methods[1]) as torch,
+    ):
         found = run.check(
             (keras, torch), asked, folder, lambda said: print(f"{said} …", file=sys.stderr)
         )
@@ -172,6 +216,22 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
     else:
         report.render(found)
     return STATUS[found.verdict]
+
+
+def _alias(given: str) -> tuple[str, str]:
+    ours, equals, theirs = given.partition("=")
+    if not (ours and equals and theirs):
+        raise InputError(f"--alias: got {given!r}, expected KERAS_NAME=TORCH_NAME")
+    return ours, theirs
+
+
+def _axes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each) for each in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected whole numbers such as 0,3,1,2"
+        ) from None
 
 
 def _labels(text: str) -> tuple[np.ndarray, ...]:

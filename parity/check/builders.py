@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from shared_data.errors import InputError
@@ -89,6 +89,13 @@ def wrong_type(spec: str, made: Any, expected: str, of: type, hint: str = "") ->
     )
 
 
+def no_method(model: Any, name: str) -> str:
+    """The refusal of a method that a model has not."""
+    kind = type(model)
+    known = [each for each, value in vars(kind).items() if callable(value) and each[0] != "_"]
+    return f"--method: {kind.__name__} has no method {name!r}{meant(name, known)}"
+
+
 def said(error: BaseException) -> str:
     """An exception in one line: its type and the start of its message."""
     text = " ".join(_COLOURS.sub("", str(error)).split())
@@ -109,6 +116,17 @@ def culprit(error: BaseException, inside: Sequence[str]) -> str:
         return ""
     last = frames[-1]
     return f" ({last.filename}, line {last.lineno}, in {last.name}: {last.line})"
+
+
+def line(inside: Sequence[str], until: CodeType) -> str:
+    """Where the user's code is running, called by the code `until`; empty where none of it is."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code is not until:
+        name = frame.f_code.co_filename
+        if not name.startswith((_OURS, "<", *inside)):
+            return f"{name}, line {frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def meant(name: str, known: Sequence[str], short: bool = False) -> str:

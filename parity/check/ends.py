@@ -7,12 +7,14 @@ name. Never a permutation within an axis.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from parity.check.builders import meant
 from parity.check.graph import INPUT, Graph
+from shared_data.errors import InputError
 
 Axes = tuple[int, ...] | None
 # What the same input is called in other libraries.
@@ -64,7 +66,11 @@ class Taken:
 
 
 def ways_in(
-    inputs: dict[str, np.ndarray], indices: set[str], keras: Sequence[str], torch: Sequence[str]
+    inputs: dict[str, np.ndarray],
+    indices: set[str],
+    keras: Sequence[str],
+    torch: Sequence[str],
+    declared: Sequence[tuple[int, ...]] = (),
 ) -> Iterator[tuple[Taken, ...]]:
     """The ways in which PyTorch may take Keras' inputs, the likeliest first.
 
@@ -72,7 +78,9 @@ def ways_in(
         inputs: `input:0`, …, as Keras takes them, batch included.
         indices: those that are looked up in a table.
         keras, torch: what both call their inputs, in order; empty where they do not say.
+        declared: the permutation of each input's axes, where the user says it.
     """
+    checked(declared, [value.ndim for value in inputs.values()], "--input-axes", "inputs")
     names = _by_name(len(inputs), keras, torch)
     tried = set()
     for flipped in (False, True):
@@ -86,10 +94,48 @@ def ways_in(
                     moved &= not (ones and value.shape[-1] == 1)  # which is left out anyway
                     as_index = whole and name in indices and value.dtype.kind == "f"
                     axes = (0, value.ndim - 1, *range(1, value.ndim - 1)) if moved else None
+                    axes = _permutation(declared[at]) if declared else axes
                     way.append(Taken(at, names[at], axes, ones, as_index))
                 if tuple(way) not in tried:
                     tried.add(tuple(way))
                     yield tuple(way)
+
+
+def checked(
+    declared: Sequence[tuple[int, ...]], ranks: Sequence[int], flag: str, what: str
+) -> None:
+    """Raises `InputError` where permutations are declared that are none of these arrays' axes."""
+    if not declared:
+        return
+    if len(declared) != len(ranks):
+        raise InputError(f"{flag}: got {len(declared)} for {len(ranks)} {what}: give one for each")
+    for axes, rank in zip(declared, ranks, strict=True):
+        if sorted(axes) != list(range(rank)) or axes[:1] != (0,):
+            raise InputError(
+                f"{flag}: got {','.join(map(str, axes))} for {rank} axes, batch included: expected "
+                f"the numbers 0 to {rank - 1} in the order of PyTorch's axes, 0 (the batch) first"
+            )
+
+
+def _permutation(declared: tuple[int, ...]) -> Axes:
+    return None if list(declared) == sorted(declared) else declared
+
+
+def renamed(graph: Graph, aliases: Mapping[str, str]) -> Graph:
+    """Keras' graph, its inputs and outputs called as PyTorch calls them where the user says so.
+    Raises `InputError` where it has none of a name."""
+    kinds = ("input_names", "output_names")
+    known = [name for kind in kinds for name in graph.semantics.get(kind, ())]
+    for name in aliases:
+        if name not in known:
+            raise InputError(
+                f"--alias: Keras has no input or output {name!r}{meant(name, known)} Expected "
+                "KERAS_NAME=TORCH_NAME"
+            )
+    names = {
+        kind: [aliases.get(name, name) for name in graph.semantics.get(kind, ())] for kind in kinds
+    }
+    return replace(graph, semantics={**graph.semantics, **names}) if aliases else graph
 
 
 def _by_name(count: int, keras: Sequence[str], torch: Sequence[str]) -> list[str]:
@@ -188,12 +234,18 @@ def pair_outputs(
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
     moved: Collection[int] = (),
+    declared: Sequence[tuple[int, ...]] = (),
 ) -> Outputs:
     """Which output is which, and how its axes run, from one run with the same numbers.
 
     By name where both sides name theirs, else by place; where PyTorch gives out more, Keras' only
-    output is the one that agrees. `channels_first`: PyTorch takes its inputs so.
+    output is the one that agrees.
+
+    Args:
+        moved: the ranks of the inputs that PyTorch takes with their axes turned.
+        declared: the permutation of each output's axes, where the user says it.
     """
+    checked(declared, [value.ndim for value in ours], "--output-axes", "outputs")
     names = [list(g.semantics.get("output_names", ())) for g in (keras, torch)]
     pairs: list[tuple[int, int, str]] = []
     named = all(names) and set(names[0]) <= set(names[1])
@@ -212,6 +264,8 @@ def pair_outputs(
     given, doubts = [], []
     for left, right, name in pairs:
         axes, agree, doubtful = _axes(ours[left], theirs[right], moved)
+        if declared:
+            axes, doubtful = _permutation(declared[left]), False
         given.append(Given(left, right, name, axes))
         if doubtful and agree:
             doubts.append(

@@ -22,7 +22,8 @@ Settings, where a kind has them; lists run over the spatial directions:
                       output_padding or the crop of a transposed convolution in `padding`
     batch_norm        momentum: the share of the old value that is kept (Keras' sense), epsilon,
                       scale, center: whether there is a gamma, a beta; unbiased: whether the moving
-                      variance is n / (n - 1) of the batch's
+                      variance is n / (n - 1) of the batch's; frozen: whether it keeps to its moving
+                      statistics in training too
     layer_norm,       epsilon, scale, center; groups (group_norm); size: normalised elements
     group_norm
     lstm, gru,        units, layers, bidirectional, reset_after (gru), bias, activation,
@@ -105,7 +106,8 @@ class Graph:
             first use, what a function does with it, and at which node: a `matrix` (in, out) that
             rows are multiplied by, a `turned matrix` (out, in), `einsum EQUATION PLACE`, the
             `kernel` of a convolution or a `table`, in the framework's own layout, a `term` that is
-            added, a `factor`; empty where the kind of the layer tells it, or nothing does.
+            added, a `factor`; empty where the kind of the layer tells it, or nothing does. `lines`:
+            by node, where in the user's code it was called, if any of that was running.
     """
 
     framework: str

@@ -20,7 +20,7 @@ from parity.check.ends import Outputs, Taken
 from parity.check.graph import INPUT
 from parity.check.randomness import distributions_agree
 from parity.check.trace import STEPS, Trace
-from parity.ladder.measure import ABSTAIN, FAIL, Allowed, Measurement, Tensor, compare
+from parity.ladder.measure import ABSTAIN, FAIL, PASS, Allowed, Measurement, Tensor, compare
 from parity.ladder.results import LevelResult, abstain, summarise
 from parity.ladder.tolerances import EPS
 
@@ -128,6 +128,22 @@ class Comparison:
     def gradients(self) -> dict[str, Measurement]:
         """By PyTorch's name."""
         return self.parameters("gradient")
+
+    @property
+    def trained(self) -> set[str]:
+        """PyTorch's names of what has a counterpart and is trained."""
+        return self.weights.owners.keys() - self.weights.buffers - self.weights.given
+
+    def silent(self, batches: Sequence[str]) -> bool:
+        """Whether some numbers are trained, and every gradient by one is zero on both sides."""
+        starts = ["gradient/", *(f"series/{name}/gradient/" for name in batches)]
+        moved = any(
+            np.any(trace.tensors[name])
+            for trace in (self.keras, self.torch)
+            for name in trace.tensors
+            if name.startswith(tuple(starts)) and INPUT not in name
+        )
+        return bool(self.trained) and not moved
 
     def moved(self, prefix: str) -> dict[str, Measurement]:
         """By PyTorch's name, after steps: `update` or `trajectory`. Where a gradient is rounding
@@ -353,7 +369,10 @@ def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
         for name in (each for each in trained if all(ran[each])):
             further = comparison.parameters(f"series/{name}/gradient")
             gradients += map(_further, (*further.values(), *comparison.inputs(name)))
-        found.append(_level("gradient", precision, gradients))
+        found.append(_untrained("gradient", comparison, gradients))
+        if found[-1].verdict == PASS and comparison.silent(trained):
+            said = "every gradient by a trained number is zero on both sides, in every batch: "
+            found[-1] = abstain("gradient", said + "give others (--inputs)", precision)
     for level in ("update", "trajectory"):
         if level in asked:
             moved = comparison.moved(level)
@@ -363,8 +382,18 @@ def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
                 found.append(_level("buffers", precision, buffers, "after one step"))
             steps = [comparison.loss_by_step()] if level == "trajectory" else []
             rest = [*steps, *changed, *(buffers if level == "trajectory" else [])]
-            found.append(_level(level, precision, rest))
+            found.append(_untrained(level, comparison, rest))
     return found
+
+
+def _untrained(
+    level: str, comparison: Comparison, measurements: Sequence[Measurement]
+) -> LevelResult:
+    """Where neither side trains a number, and nothing else is compared, the level is reached."""
+    if measurements or comparison.trained:
+        return _level(level, comparison.precision, measurements)
+    detail = "neither side trains a number"
+    return LevelResult(level, PASS, comparison.precision, detail=detail)
 
 
 def randomness(comparison: Comparison) -> LevelResult:

@@ -6,6 +6,7 @@ behind one difference shows its own.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,12 +23,14 @@ from parity.ladder.results import LevelResult
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a difference starts: a layer on both sides, and the level that shows it."""
+    """Where a difference starts: a layer on both sides, the level that shows it, and where in the
+    port's code the layer is called."""
 
     keras: str
     torch: str
     level: str
     text: str
+    line: str = ""
 
     @property
     def names(self) -> str:
@@ -80,6 +83,27 @@ class Inside:
             for name, each in named
             if name in weights.owners
         ]
+
+    def strain(self, forced: Trace) -> dict[str, tuple[int, float]]:
+        """By Keras node, how far its partner is from it on its numbers: output, what it hands back,
+        gradients and statistics. How many cannot be compared; and the others' differences, each in
+        units of its tolerance, summed."""
+        outputs, back = (self._nodes(forced, f"forced/{kind}") for kind in ("training", "upstream"))
+        weights, owned = self.comparison.weights, defaultdict[str, list[Measurement]](list)
+        for prefix in ("gradient", "update"):
+            if not self.comparison.keras.names(prefix):
+                continue
+            for name, each in self.comparison.parameters(prefix, forced).items():
+                if prefix == "gradient" or name in weights.buffers:
+                    owned[weights.owners[name]].append(each)
+        found = {}
+        for name, match in self.matching.by_keras.items():
+            inputs = [back[n] for n in match.keras.inputs if n in back]
+            near = [outputs.get(name), *inputs, *owned[match.keras.layer]]
+            known = [e for e in near if e is not None and e.absolute is not None]
+            excess = [(e.absolute or 0.0) / max(e.tolerance or 0.0, 1e-300) for e in known]
+            found[name] = (len(near) - len(known), sum(excess))
+        return found
 
     def _starts(self, level: str) -> list[Origin]:
         """The first calls on both sides behind which nothing agrees."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from parity.check import run
 from parity.check.report import CheckReport
-from parity.check.sides import Live, Process, Side
+from parity.check.sides import Live, Process, Side, methods_of
 from parity.ladder.measure import PASS
 
 Inputs = np.ndarray | Sequence[Any] | Mapping[str, Any] | None
@@ -27,17 +27,21 @@ def check(keras: Any, torch: Any, inputs: Inputs = None, **options: Any) -> Chec
             as `python -m parity.check` takes them, each built in a process of its own.
         inputs: one array or several, as the Keras model takes them (images NHWC), batch included.
             None draws a batch in the shapes that the Keras model declares.
-        options: fields of `parity.check.run.Asked`. Weights go from Keras to PyTorch, but between
-            live models none do, unless `direction="keras-to-torch"` says so.
+        options: fields of `parity.check.run.Asked`. Weights go from the reference to the other
+            side, but between live models none do, unless `direction="keras-to-torch"` says so.
+            And `method="name"` or `"keras_name:torch_name"`: what is compared instead of the call.
 
     Raises `InputError` where a model cannot be built or run, or layers cannot be told apart.
     """
     if not any(_is_builder(each) for each in (keras, torch)):
         options.setdefault("direction", None)
+    elif options.get("reference") == "torch":
+        options.setdefault("direction", "torch-to-keras")
+    methods = methods_of(options.pop("method", ""))
     options["level"] = LEVELS.get(options.get("level", ""), options.get("level", "gradient"))
     with (
-        _side("keras", keras) as ours,
-        _side("torch", torch) as theirs,
+        _side("keras", keras, methods[0]) as ours,
+        _side("torch", torch, methods[1]) as theirs,
         tempfile.TemporaryDirectory(prefix="parity-check-") as folder,
     ):
         given = Path(folder) / "inputs-given.npz"
@@ -58,10 +62,10 @@ def asserted(keras: Any, torch: Any, inputs: Inputs = None, **options: Any) -> C
     return report
 
 
-def _side(framework: str, given: Any) -> Side:
+def _side(framework: str, given: Any, method: str) -> Side:
     if isinstance(given, str):
-        return Process(framework, given)
-    return Live(framework, given, builds=_is_builder(given))
+        return Process(framework, given, method)
+    return Live(framework, given, builds=_is_builder(given), method=method)
 
 
 def _is_builder(given: Any) -> bool:

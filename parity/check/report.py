@@ -127,12 +127,17 @@ def render(report: CheckReport, console: Console | None = None) -> None:
     _list(
         console,
         "Starts at:",
-        [f"{o.names} ({o.level}): {o.text}" for o in report.origins],
+        [
+            f"{o.names} ({o.level}): {o.text}{f' ({o.line})' if o.line else ''}"
+            for o in report.origins
+        ],
     )
     failed = report.verdict == FAIL
-    causes = [_line(each, failed) for each in report.findings]
-    heading = "Likely causes:" if failed else "Declared differently, without effect here:"
-    _list(console, heading, causes)
+    causes = [each for each in report.findings if failed and each.helps is not False]
+    others = [each for each in report.findings if each not in causes]
+    _list(console, "Likely causes:", [_line(each, True) for each in causes])
+    heading = "Declared differently, without effect here:"
+    _list(console, heading, [_line(each, False) for each in others])
     if report.coverage.missing:
         _list(console, "Without a counterpart:", report.coverage.missing)
     _list(console, "Examined:", [report.examined] if report.examined else [])
@@ -163,7 +168,8 @@ def sentence(report: CheckReport) -> str:
 def _line(each: Finding, advise: bool) -> str:
     """With the change to make, where something is to be changed."""
     row = f" (divergence {each.divergence})" if each.divergence else ""
-    return f"{each.text}{row}. {each.change}" if advise else f"{each.text}{row}"
+    tried = " (tried: it brings the numbers nearer)" if each.helps else ""
+    return f"{each.text}{row}. {each.change}{tried}" if advise else f"{each.text}{row}"
 
 
 def _list(console: Console, heading: str, lines: Sequence[str]) -> None:

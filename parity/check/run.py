@@ -11,7 +11,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -39,7 +39,7 @@ from parity.check.report import CheckReport, Coverage
 from parity.check.sides import Side
 from parity.check.stored import write_tensors
 from parity.check.trace import Request, Trace
-from parity.ladder.measure import ABSTAIN, FAIL, Allowed, Tensor, compare
+from parity.ladder.measure import ABSTAIN, FAIL, PASS, Allowed, Tensor, compare
 from parity.ladder.results import LevelResult, summarise
 from parity.transfer.candidates import Side as Described
 from shared_data.errors import InputError
@@ -89,6 +89,11 @@ class Asked:
         examination: one of `parity.check.EXAMINATIONS`; "quick" is one batch.
         allow: what is declared on one side and known, of `parity.check.ALLOWED`: it does not keep
             a pass back.
+        reference: which side is right: advice, files and lines are the other one's.
+        aliases: what PyTorch calls Keras' inputs and outputs, by Keras' names, where they differ.
+        input_axes, output_axes: for each input or output the order of PyTorch's axes, in numbers
+            of Keras' (batch included, 0): (0, 3, 1, 2) has the channels first. Without them that
+            is settled by trying.
     """
 
     level: str = "trajectory"
@@ -107,11 +112,16 @@ class Asked:
     atol: float | None = None
     examination: str = "default"
     allow: tuple[str, ...] = ()
+    reference: str = "keras"
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    input_axes: tuple[tuple[int, ...], ...] = ()
+    output_axes: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for what, given, known in (
             ("examination", (self.examination,), EXAMINATIONS),
             ("allow", self.allow, ALLOWED),
+            ("reference", (self.reference,), FRAMEWORKS),
         ):
             if unknown := [each for each in given if each not in known]:
                 raise InputError(f"{what}: got {unknown[0]!r}, expected {' or '.join(known)}")
@@ -180,6 +190,7 @@ class _Keras:
     def __init__(self, side: Side, asked: Asked, folder: Path) -> None:
         self.request = request = Request(
             model=side.model,
+            method=side.method,
             input_shapes=asked.shapes,
             inputs=_given(asked, folder),
             precision=asked.precision,
@@ -187,7 +198,8 @@ class _Keras:
             seed=asked.seed,
             threads=asked.threads,
         )
-        self.graph = side.describe(request, folder / "keras")
+        self.asked = asked
+        self.graph = ends.renamed(side.describe(request, folder / "keras"), asked.aliases)
         with np.load(folder / "keras" / "inputs.npz") as found:
             like = {name: found[name] for name in found.files}
         self.drawing = Drawing(self.graph, like, asked.seed, given=asked.inputs is not None)
@@ -198,13 +210,15 @@ class _Keras:
     def signature(self, torch: Side) -> list[str]:
         """What PyTorch's forward calls its inputs."""
         folder = self.path.parent / "torch"
-        torch.ask("signature", replace(self.request, model=torch.model, inputs=None), folder)
+        asked = replace(self.request, model=torch.model, method=torch.method, inputs=None)
+        torch.ask("signature", asked, folder)
         names: list[str] = json.loads((folder / "signature.json").read_text())
         return names
 
     def ways(self, taken: Sequence[str]) -> list[tuple[ends.Taken, ...]]:
         names = self.graph.semantics.get("input_names", [])
-        return list(ends.ways_in(self.inputs, set(self.drawing.rows), names, taken))
+        indices, declared = set(self.drawing.rows), self.asked.input_axes
+        return list(ends.ways_in(self.inputs, indices, names, taken, declared))
 
 
 class _Job:
@@ -245,6 +259,7 @@ class _Job:
         own = str(asked.torch_weights.absolute()) if asked.torch_weights else None
         torch = Request(
             sides[1].model,
+            sides[1].method,
             inputs=self._moved(keras.inputs),
             called=tuple(each.called for each in way if each.called),
             packed=packed,
@@ -252,7 +267,14 @@ class _Job:
             **settings,
         )
         self.torch = sides[1].describe(torch, folder / "torch")
-        first = Request(sides[0].model, inputs=str(keras.path), **settings)
+        theirs = self.torch.semantics
+        names = {*theirs.get("input_names", ()), *theirs.get("output_names", ())}
+        if strange := set(asked.aliases.values()) - names:
+            raise InputError(
+                f"--alias: PyTorch has no input or output {min(strange)!r}: it has "
+                f"{', '.join(sorted(names)) or 'no names'}"
+            )
+        first = Request(sides[0].model, sides[0].method, inputs=str(keras.path), **settings)
         self.requests = (first, replace(torch, weights=None))
         self.batch = len(next(iter(keras.inputs.values())))
         given = transfer.Mapping.read(asked.map) if asked.map else None
@@ -325,13 +347,14 @@ class _Job:
             for each in (keras, torch)
         )
         moved = {len(each.axes) for each in self.way if each.axes}
-        outputs = ends.pair_outputs(self.keras, self.torch, ours, theirs, moved)
+        declared = self.asked.output_axes
+        outputs = ends.pair_outputs(self.keras, self.torch, ours, theirs, moved, declared)
         agree = not outputs.missing and all(
             ends.close(ours[e.keras], e.to_keras(theirs[e.torch], ours[e.keras].shape))
             for e in outputs.given
         )
         open_ = any(map(any, self.keras.semantics.get("open", ())))  # then other sizes decide
-        doubts = ends.doubts_about(self.way, self.inputs)
+        doubts = ends.doubts_about(self.way, self.inputs) if not self.asked.input_axes else []
         doubts = [] if open_ else [*doubts, *outputs.doubts]
         return replace(outputs, doubts=tuple(doubts)), agree
 
@@ -380,12 +403,24 @@ class _Job:
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
             notes += comparison.notes
             environment = {each.framework: each.environment for each in traces}
-        starts = alone.origins() + starts
+        port = "torch" if asked.reference == "keras" else "keras"
+        lines = (self.torch if port == "torch" else self.keras).semantics.get("lines", {})
+        starts = [
+            replace(each, line=lines.get(getattr(each, port), ""))
+            for each in alone.origins() + starts
+        ]
         failed = {each.level for each in results if each.verdict == FAIL}
         apart = [set(each) for each in inside.parted] if inside else [set[str](), set[str]()]
         found = semantics.findings(
-            self.keras, self.torch, matching, weights.spare, apart, "randomness" in failed
+            self.keras,
+            self.torch,
+            matching,
+            weights.spare,
+            apart,
+            "randomness" in failed,
+            port,
         )
+        found = self._tried(found, matching, inside)
         single = [n.name for n in (*matching.keras_alone, *matching.torch_alone)]
         if decomposed := [n for n in single if n not in apart[0] | apart[1]]:
             notes.append(f"calls without a partner, decomposed otherwise: {_first(decomposed)}")
@@ -627,16 +662,52 @@ class _Job:
                 self._ran[name] = request
         return traces[0], traces[1]
 
-    def _forced(self, matching: Matching) -> Trace:
-        """PyTorch's run on Keras' numbers, layer by layer."""
+    def _tried(
+        self, found: list[semantics.Finding], matching: Matching, inside: origins.Inside | None
+    ) -> list[semantics.Finding]:
+        """Whether what the findings would change brings PyTorch's layers nearer to Keras' on Keras'
+        numbers: there each shows its own difference alone, so that all can be changed at once."""
+        partners = matching.by_keras
+        tried = [
+            at
+            for at, each in enumerate(found)
+            if each.keras in partners
+            and partners[each.keras].torch.name == each.torch
+            # What a pad before a layer adds to its own padding is not the layer's to change.
+            and partners[each.keras].torch.settings.get(each.key, each.right) == each.right
+        ]
+        if not tried or inside is None or inside.forced is None or self.asked.reference != "keras":
+            return found
+        changes = tuple((found[at].torch, found[at].key, found[at].left) for at in tried)
+        try:
+            forced = self._forced(matching, "changed", changes)
+        except InputError:
+            return found
+        before, after = inside.strain(inside.forced), inside.strain(forced)
+        for place, at in enumerate(tried):
+            if f"change/{place}" not in forced.refused:
+                name = found[at].keras
+                (lost, far), (still, further) = after[name], before[name]
+                helps = lost < still or (lost == still and far < 0.99 * further)
+                found[at] = replace(found[at], helps=helps)
+        return found
+
+    def _forced(
+        self,
+        matching: Matching,
+        below: str = "forced",
+        changes: tuple[tuple[str, str, Any], ...] = (),
+    ) -> Trace:
+        """PyTorch's run on Keras' numbers, layer by layer; with changes of its layers."""
         self.observe("running each PyTorch layer on Keras' numbers")
-        folder = self._folder("torch", "forced")
+        folder = self._folder("torch", below)
         request = replace(
             self._ran["torch"],
             levels=(),
             series=(),
             reference=str(self.folder / "keras"),
             pairs=tuple(each.pair for each in matching.matches),
+            changes=changes,
         )
         return self.sides[1].trace(request, folder)
 
@@ -740,6 +811,8 @@ class _Job:
             right, held = pairs[each.name]
             if each.verdict == FAIL and held is not None and (how := how_it_differs(right, held)):
                 self.said.append(f"{each.name} holds Keras' numbers, {how}")
+        if not found:
+            return LevelResult("transfer", PASS, None, detail="there is nothing to transfer")
         return summarise("transfer", None, found, subject)
 
     def _settled(self) -> list[str]:

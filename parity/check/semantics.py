@@ -11,31 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity import divergences
+from parity.check.advice import NAMES, setting, shown
 from parity.check.graph import Graph, Node
 from parity.check.matching import ACTIVATIONS, Matching
 
 OVERRULED = ("dtype", "trainable")  # by the check itself, or judged number by number
-# What PyTorch calls a setting that is an argument there.
-ARGUMENTS = {
-    "epsilon": "eps",
-    "scale": "affine",
-    "center": "affine",
-    "kernel_size": "kernel_size",
-    "strides": "stride",
-    "groups": "groups",
-    "rate": "p",
-    "alpha": "alpha",
-    "heads": "num_heads",
-    "layers": "num_layers",
-    "negative_slope": "negative_slope",
-    "dilation": "dilation",
-    "bias": "bias",
-    "padding_idx": "padding_idx",
-    "count_include_pad": "count_include_pad",
-    "size": "kernel_size",
-    "units": "hidden_size",
-    "bidirectional": "bidirectional",
-}
 
 
 @dataclass(frozen=True)
@@ -46,8 +26,10 @@ class Finding:
         keras, torch: the nodes; empty where a side has none.
         key: what of them.
         left, right: Keras' value and PyTorch's; None where the side has none.
-        change: what to write on the PyTorch side.
+        change: what to write on the port's side.
         divergence: the number of its row in docs/divergences.md, where it has one.
+        helps: whether the change, when it was tried, brought the numbers nearer; None where it
+            could not be tried.
     """
 
     keras: str
@@ -57,12 +39,13 @@ class Finding:
     right: Any
     change: str
     divergence: int | None = None
+    helps: bool | None = None
 
     @property
     def text(self) -> str:
         where = " / ".join(filter(None, (self.keras, self.torch)))
         key = self.key.replace("_", " ")
-        return f"{where}: {key} {_shown(self.left)} against {_shown(self.right)}"
+        return f"{where}: {key} {shown(self.left)} against {shown(self.right)}"
 
 
 def findings(
@@ -72,6 +55,7 @@ def findings(
     given: Set[str] = frozenset(),
     apart: Sequence[Set[str]] = (frozenset(), frozenset()),
     random: bool = False,
+    port: str = "torch",
 ) -> list[Finding]:
     """Everything that differs, in the order of the calls.
 
@@ -81,31 +65,33 @@ def findings(
             call that one side lacks, is only there a cause; elsewhere it is another way to write
             the same.
         random: whether the sides differ by what they draw.
+        port: the side that is to be changed.
     """
     return [
-        *_settings(keras, torch, matching, apart),
-        *_alone(keras, torch, matching, apart),
-        *(_dropouts(keras, torch) if random else ()),
+        *_settings(keras, torch, matching, apart, port),
+        *_alone(keras, torch, matching, apart, port),
+        *(_dropouts(keras, torch, port) if random else ()),
         *_spare(torch, given),
     ]
 
 
 def _settings(
-    keras: Graph, torch: Graph, matching: Matching, apart: Sequence[Set[str]]
+    keras: Graph, torch: Graph, matching: Matching, apart: Sequence[Set[str]], port: str
 ) -> Iterator[Finding]:
     for each in (match for match in matching.matches if not match.joined):
         ours, theirs = each.keras, each.torch
         if ours.kind != theirs.kind and not _one_per_channel(ours, theirs):
             if ours.name not in apart[0]:
                 continue
-            change = f"{theirs.name}: use {ours.kind.replace('_', ' ')}"
+            own, wanted = (theirs, ours) if port == "torch" else (ours, theirs)
+            change = f"{own.name}: use {wanted.kind.replace('_', ' ')}"
             row = _row("x.activation" if ours.kind in ACTIVATIONS else f"{ours.kind}.kind")
             yield Finding(ours.name, theirs.name, "kind", ours.kind, theirs.kind, change, row)
             continue
         left, right = _effective(keras, ours), _effective(torch, theirs)
         for key in left:
             if key in right and key not in OVERRULED and not _same(left[key], right[key]):
-                yield _finding(ours, theirs, key, left[key], right[key])
+                yield _finding(ours, theirs, key, left[key], right[key], port)
 
 
 def _one_per_channel(ours: Node, theirs: Node) -> bool:
@@ -115,35 +101,14 @@ def _one_per_channel(ours: Node, theirs: Node) -> bool:
     return len(named) == 1 and groups[0] is not None and groups[0] == groups[1]
 
 
-def _finding(ours: Node, theirs: Node, key: str, left: Any, right: Any) -> Finding:
-    change = f"{theirs.name}: {_argument(ours.kind, key, left)}"
-    if key == "unbiased":
-        change = f"{theirs.name}: update running_var with the batch's biased variance"
+def _finding(ours: Node, theirs: Node, key: str, left: Any, right: Any, port: str) -> Finding:
+    own, value = (theirs, left) if port == "torch" else (ours, right)
+    change = f"{own.name}: {setting(port, own.kind, key, value)}"
     return Finding(ours.name, theirs.name, key, left, right, change, _row(f"{ours.kind}.{key}"))
 
 
-def _argument(kind: str, key: str, value: Any) -> str:
-    """The argument of the PyTorch layer that gives Keras' value."""
-    if key == "momentum" and isinstance(value, float):
-        return f"momentum={round(1 - value, 12):g}"
-    if key == "approximate":
-        return f'approximate="{"tanh" if value else "none"}"'
-    if key == "padding" and isinstance(value, list):
-        even = all(before == after for before, after in value)
-        if even:
-            return f"padding={tuple(before for before, _ in value)}"
-        sides = tuple(side for pair in reversed(value) for side in pair)
-        with_ = ', value=float("-inf")' if kind == "max_pool" else ""
-        return f"padding=0, with F.pad(x, {sides}{with_}) before it"
-    if isinstance(value, list):
-        value = tuple(value)
-    if key not in ARGUMENTS:
-        return f"Keras has {key.replace('_', ' ')} {_shown(value)} here"
-    return f"{ARGUMENTS[key]}={value}"
-
-
 def _alone(
-    keras: Graph, torch: Graph, matching: Matching, apart: Sequence[Set[str]]
+    keras: Graph, torch: Graph, matching: Matching, apart: Sequence[Set[str]], port: str
 ) -> Iterator[Finding]:
     ours = [node for node in matching.keras_alone if node.name in apart[0]]
     theirs = [node for node in matching.torch_alone if node.name in apart[1]]
@@ -156,14 +121,23 @@ def _alone(
         others.remove(other)
         paired += [node, other]
         left, right = (_shapes(*each) for each in ((keras, node), (torch, other)))
-        change = f"{other.name}: give it the same sizes; what comes before it may give another"
+        own = other.name if port == "torch" else node.name
+        change = f"{own}: give it the same sizes; what comes before it may give another"
         yield Finding(node.name, other.name, "parameters", left, right, change, _of_kind(node))
     for node in (node for node in ours if node not in paired):
-        change = f"add a {node.kind} where Keras has {node.name}"
+        change = _lacking(node, "keras", port)
         yield Finding(node.name, "", "kind", node.kind, None, change, _of_kind(node))
     for node in (node for node in theirs if node not in paired):
-        change = f"Keras computes something else where PyTorch calls {node.name}"
+        change = _lacking(node, "torch", port)
         yield Finding("", node.name, "kind", None, node.kind, change, _of_kind(node))
+
+
+def _lacking(node: Node, side: str, port: str) -> str:
+    """Of a call that one side alone makes."""
+    if port == side:
+        other = NAMES["torch" if side == "keras" else "keras"]
+        return f"{other} computes something else where {NAMES[side]} calls {node.name}"
+    return f"add a {node.kind} where {NAMES[side]} has {node.name}"
 
 
 def _shapes(graph: Graph, node: Node) -> str:
@@ -175,7 +149,7 @@ def _of_kind(node: Node) -> int | None:
     return 2 if node.kind == "softmax" else None
 
 
-def _dropouts(keras: Graph, torch: Graph) -> Iterator[Finding]:
+def _dropouts(keras: Graph, torch: Graph, port: str) -> Iterator[Finding]:
     """Dropout is off in every run of the check: its rates are compared in their order."""
     sides = [
         [(node.name, node.settings.get("rate")) for node in graph.nodes if _drops(node)]
@@ -184,7 +158,8 @@ def _dropouts(keras: Graph, torch: Graph) -> Iterator[Finding]:
     rates = [[rate for _, rate in side] for side in sides]
     if rates[0] != rates[1]:
         names = ["; ".join(f"{name}" for name, _ in side) for side in sides]
-        change = f"give PyTorch dropouts of {rates[0] or 'no rate'} in this order"
+        right = rates[port == "keras"] or "no rate"
+        change = f"give {NAMES[port]} dropouts of {right} in this order"
         yield Finding(names[0], names[1], "dropout_rates", rates[0], rates[1], change, 27)
 
 
@@ -228,7 +203,3 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, float) and isinstance(right, float):
         return abs(left - right) <= 1e-9 * max(abs(left), abs(right))
     return bool(left == right)
-
-
-def _shown(value: Any) -> str:
-    return "(none)" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -29,10 +29,12 @@ LAST_LINES, LAST_BYTES = 15, 1 << 16  # of a dead worker, shown to the user
 
 
 class Side(ABC):
-    """`framework` is keras or torch; `model` names it in a report."""
+    """`framework` is keras or torch; `model` names it in a report; `method` is what of it is
+    compared, its call where that is empty."""
 
     framework: str
     model: str
+    method: str
 
     @abstractmethod
     def ask(self, what: str, request: Request, folder: Path) -> None:
@@ -70,8 +72,8 @@ class Process(Side):
     however that ends.
     """
 
-    def __init__(self, framework: str, model: str) -> None:
-        self.framework, self.model = framework, model
+    def __init__(self, framework: str, model: str, method: str = "") -> None:
+        self.framework, self.model, self.method = framework, model, method
         self._worker: _Started | None = None
 
     def start(self, threads: int = 0) -> None:
@@ -185,11 +187,13 @@ class Live(Side):
     A model is left as it was: runs happen on copies, or are undone.
     """
 
-    def __init__(self, framework: str, given: Any, builds: bool = False) -> None:
-        self.framework = framework
+    def __init__(self, framework: str, given: Any, builds: bool = False, method: str = "") -> None:
+        self.framework, self.method = framework, method
         self._wing = import_module(f"{framework}_impl.check")
-        self._build: Callable[[], Any] | None = partial(self._wing.built, given) if builds else None
-        self._live = self._build() if self._build else given
+        self._build: Callable[[], Any] | None = None
+        if builds:
+            self._build = partial(self._wing.built, given, method)
+        self._live = self._build() if self._build else self._wing.by_method(given, method)
         self._kept: dict[str, Any] = {}  # by precision, where that takes another model
         self.model = getattr(self._live, "name", None) or type(self._live).__name__
         let_both_live()
@@ -202,6 +206,12 @@ class Live(Side):
             return
         with self._wing.lent(self._live, request, self._build, self._kept) as model:
             do(model, request, folder)
+
+
+def methods_of(given: str) -> tuple[str, str]:
+    """Keras' and PyTorch's, of `NAME` or `KERAS_NAME:TORCH_NAME`."""
+    ours, colon, theirs = given.partition(":")
+    return ours, theirs if colon else ours
 
 
 def let_both_live() -> None:

@@ -32,6 +32,7 @@ upstream gradient instead of what came back, so that each shows its own differen
     forced/training/<node>  its own output, all its inputs being the reference's
     forced/upstream/<node>  the gradient that its readers hand back, theirs being the reference's
     forced/gradient/<parameter>
+    forced/update/<buffer>  after the run
 
 `floors` holds for the name of each tensor but the forced ones how far the side is from itself
 (largest absolute difference) when its inputs and its weights are nudged by one unit in the last
@@ -65,6 +66,7 @@ class Request:
 
     Attributes:
         model: `module:function`, `path/file.py:function` or, in Keras, a `.keras` file.
+        method: what of the model is compared; empty: its call.
         input_shapes: without the batch, in the side's own layout; ignored where `inputs` is given.
         inputs: a `.npz` of the model's inputs in order, batch included, in the side's own layout:
             `input:0`, `input:1`, …
@@ -100,9 +102,12 @@ class Request:
             tensor (batch included) into ours; null for tensors whose layouts are alike; or, for a
             flattened map, {"flattened": [H, W, C]}: the reference's rows are in H, W, C order,
             ours in C, H, W order.
+        changes: of nodes in the forced run, [node, key of its settings, Keras' value]: what advice
+            would change. `refused` says which of them could not be, as `change/<n>`.
     """
 
     model: str
+    method: str = ""
     input_shapes: tuple[tuple[int, ...], ...] = ()
     inputs: str | None = None
     called: tuple[str, ...] = ()
@@ -128,6 +133,7 @@ class Request:
     repeats: int = 0
     reference: str | None = None
     pairs: tuple[tuple[str, str, Any], ...] = ()
+    changes: tuple[tuple[str, str, Any], ...] = ()
 
     def write(self, path: Path) -> None:
         write_atomically(path, json.dumps(vars(self), indent=1).encode() + b"\n")
@@ -138,7 +144,7 @@ class Request:
         try:
             values = json.loads(path.read_text())
             shapes = tuple(map(tuple, values.pop("input_shapes", ())))
-            for name in ("pairs", "series"):
+            for name in ("pairs", "series", "changes"):
                 values[name] = tuple(map(tuple, values.get(name, ())))
             for name in ("levels", "called"):
                 values[name] = tuple(values.get(name, ()))

@@ -170,7 +170,7 @@ def find(
             returned: `settle` it.
         InputError: an entry of `given` names no layer, or its layers do not fit.
     """
-    _one_each(keras, torch)
+    _one_each(keras, torch, partial)
     ours, theirs = Side(keras), Side(torch)
     fitting = Fitting(ours, theirs)
     fixed = [_fixed(entry, ours, theirs, fitting) for entry in (given.entries if given else ())]
@@ -375,11 +375,11 @@ def _bound(fixed: Sequence[Candidate]) -> set[str]:
     return bound
 
 
-def _one_each(keras: Graph, torch: Graph) -> None:
+def _one_each(keras: Graph, torch: Graph, partial: bool) -> None:
     for graph, name in ((keras, "keras"), (torch, "torch")):
         if graph.framework != name:
             raise InputError(f"expected the graph of a {name} model, got one of {graph.framework}")
-        if not graph.parameters:
+        if not graph.parameters and not partial:
             raise InputError(f"the {FRAMEWORKS[name]} model has no parameters: nothing to transfer")
 
 

@@ -54,6 +54,7 @@ def test_a_functional_model_with_fused_activations() -> None:
     assert found.node("head/activation").settings["axis"] == -1
     assert found.node("norm").settings == {
         **{"momentum": 0.9, "epsilon": 1e-3, "scale": True, "center": True, "unbiased": False},
+        "frozen": False,
         **{"dtype": "float32", "trainable": True},
     }
     assert [(p.name, p.layer, p.role, p.trained) for p in found.parameters[2:6]] == [
@@ -227,7 +228,7 @@ def test_recurrent_layers_are_one_node_each() -> None:
     assert found.node("lstm").settings == {
         **{"units": 3, "layers": 1, "bidirectional": False, "bias": True, "sequences": True},
         **{"activation": "tanh", "recurrent_activation": "sigmoid"},
-        **{"dtype": "float32", "trainable": True},
+        **{"batch_first": True, "dtype": "float32", "trainable": True},
     }
     both = found.node("both")
     assert both.settings["bidirectional"] and both.settings["reset_after"] and both.shape == (4,)

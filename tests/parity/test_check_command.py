@@ -38,6 +38,10 @@ def build():
     keras.utils.set_random_seed(0)
     return net()
 
+def regular():
+    keras.utils.set_random_seed(0)
+    return net(L.ActivityRegularization(l2=0.1, name="regular"))
+
 def noisy():
     print("building")
     with open(f"{__file__}.processes", "a") as file:
@@ -270,6 +274,21 @@ def test_a_call_without_a_partner_that_changes_no_number_is_a_note(here: Check) 
     assert "Without a counterpart:\n  again (relu)" in out
 
 
+def test_what_is_asked_reaches_the_check(here: Check) -> None:
+    code, out, _ = here("build", "build", "--quick", "--level", "forward", "--json")
+    assert code == 0 and strict(out)["examined"].startswith("quick examination")
+    code, out, _ = here("regular", "build", "--quick", "--json")
+    assert code == 3 and strict(out)["levels"][0]["verdict"] == "abstain"
+    assert here("regular", "build", "--quick", "--allow", "regularisers")[0] == 0
+    code, out, _ = here("build", "wrong", "--reference", "torch", "--level", "loss", "--json")
+    (cause,) = strict(out)["semantics"]
+    assert code == 1 and cause["change"] == "hidden/activation: use tanh"
+    assert here("build", "build", "--level", "forward", "--input-axes", "0,1")[0] == 0
+    assert "for 2 axes" in refused(here("build", "build", "--input-axes", "1,0"))
+    assert "no method 'encode'" in refused(here("build", "build", "--method", "encode"))
+    assert "--alias: got 'x'" in refused(here("build", "build", "--alias", "x"))
+
+
 def test_another_number_of_outputs_is_a_failure_and_no_refusal(here: Check) -> None:
     code, out, _ = here("build", "wide", "--level", "forward", "--json")
     found = strict(out)
@@ -332,7 +351,6 @@ def test_without_a_transfer_the_given_weights_are_compared(here: Check, tmp_path
         ("build", "number", [], "theirs.py:number returned a builtins.int: expected a torch.nn"),
         ("build", "sized", [], "theirs.py:sized needs arguments (outputs)"),
         ("build", "nets", [], "theirs.py has no 'nets': did you mean 'net'?"),
-        ("empty", "build", [], "the Keras model has no parameters"),
         ("build", "empty", [], "Sequential calls no layer and no function"),
         ("build", "build", ["--input-shape", "5"], "got 5, expected 3 (both without the batch)"),
         ("build", "build", ["--inputs", "none.npz"], "--inputs: cannot read none.npz"),
