@@ -121,6 +121,30 @@ def describe(model: keras.Model, request: Request, out: Path) -> None:
     described.write(out / "graph.json")
 
 
+def own(model: keras.Model, request: Request, out: Path) -> None:
+    """Write the outputs in inference mode, computed in the precision that the model has. Its twin
+    is in `torch_impl/check.py`."""
+    import keras
+    import numpy as np
+
+    from keras_impl import graph, loading, parameters
+    from keras_impl.tracing import inputs_of
+
+    before = parameters.values(model)
+    try:
+        if request.weights:
+            loading.set_weights(model, Path(request.weights))
+        tensors = graph.to_tensors(inputs_of(model, request))
+        found = keras.tree.flatten(graph.run(model, tensors, training=False))
+    finally:
+        loading.assign(model, before)
+        parameters.settle(model)
+    write_tensors(
+        out / "own.safetensors",
+        {str(at): np.asarray(each).astype(np.float64) for at, each in enumerate(found)},
+    )
+
+
 def trace(model: keras.Model, request: Request, out: Path) -> None:
     """Write what the model computes into `out`, where `describe` wrote what it is; the model is in
     the precision asked for, and stays as it was."""

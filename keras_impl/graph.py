@@ -59,7 +59,7 @@ def describe(model: keras.Model, inputs: Arrays | None = None) -> Graph:
         inputs=tuple(tuple(value.shape[1:]) for value in given.values()),
         outputs=tuple(names),
         semantics={
-            **_semantics(given),
+            **_semantics(model, given),
             **_ends(model, result),
             "uses": _uses(model, recorder),
             "terms": _terms(model),
@@ -269,7 +269,16 @@ def _called(term: Any) -> str:
     return getattr(term, "__name__", None) or type(term).__name__
 
 
-def _semantics(given: Arrays) -> dict[str, Any]:
+def _precision(model: keras.Model) -> list[str]:
+    """What the model declares beside plain float32 and float64: the precision of its layers, and
+    whether `fit` compiles it."""
+    low = ("float16", "bfloat16")
+    names = [each.dtype_policy.name for each in model._flatten_layers()]
+    found = [name for name in dict.fromkeys(names) if name.endswith(low)]
+    return [*found, *(["jit_compile"] if getattr(model, "jit_compile", None) is True else [])]
+
+
+def _semantics(model: keras.Model, given: Arrays) -> dict[str, Any]:
     backend = keras.backend.backend()
     return {
         "keras": keras.__version__,
@@ -277,5 +286,6 @@ def _semantics(given: Arrays) -> dict[str, Any]:
         backend: version(backend),
         "floatx": keras.config.floatx(),
         "image_data_format": keras.config.image_data_format(),
+        "precision": _precision(model),
         "input_dtypes": [value.dtype.name for value in given.values()],
     }

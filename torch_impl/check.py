@@ -36,14 +36,18 @@ def load(request: Request, in_precision: bool) -> nn.Module:
     from torch_impl import loading
 
     settle(request)  # a builder draws the same weights every time
-    return loading.load(request.model, request.weights, request.method)
+    runs = bool(request.levels or request.pairs)
+    model = loading.load(request.model, None, request.method)
+    if request.weights:
+        loading.set_weights(model, Path(request.weights), widen=runs)
+    return model
 
 
 def reload(model: nn.Module, weights: str) -> None:
     """Load other weights over all that the model has."""
     from torch_impl.loading import set_weights
 
-    set_weights(model, Path(weights))
+    set_weights(model, Path(weights), widen=True)
 
 
 def names() -> None:
@@ -103,7 +107,7 @@ def lent(
     with Fresh(model) as models:
         taken = models.take()
         if request.weights:
-            loading.set_weights(taken, Path(request.weights))
+            loading.set_weights(taken, Path(request.weights), widen=True)
         yield taken
 
 
@@ -132,6 +136,30 @@ def describe(model: nn.Module, request: Request, out: Path) -> None:
     }
     save_file(state, out / "weights.safetensors")
     described.write(out / "graph.json")
+
+
+def own(model: nn.Module, request: Request, out: Path) -> None:
+    """Write the outputs in inference mode, computed in the precision that the model has. Its twin
+    is in `keras_impl/check.py`."""
+    import torch
+
+    from parity.check.stored import write_tensors
+    from torch_impl import loading
+    from torch_impl.copying import Fresh
+    from torch_impl.graph import as_tensors, dtype_of
+    from torch_impl.tracing import inputs_of
+    from torch_impl.watching import Watch
+
+    with Fresh(model) as models:
+        taken = models.take().eval()
+        if request.weights:
+            loading.set_weights(taken, Path(request.weights))
+        given = as_tensors(inputs_of(request), dtype_of(taken))
+        found = Watch(taken).run(given, request.called, request.packed)
+    write_tensors(
+        out / "own.safetensors",
+        {str(at): each.detach().to(torch.float64).numpy() for at, each in enumerate(found)},
+    )
 
 
 def trace(model: nn.Module, request: Request, out: Path) -> None:

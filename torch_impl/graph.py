@@ -16,7 +16,7 @@ from parity.check.graph import INPUT, Graph, Node, Parameter
 from shared_data.errors import InputError
 from torch_impl import recurrent
 from torch_impl.origins import ROOT, owners
-from torch_impl.watching import NOT_THE_USERS, Watch, own_layers
+from torch_impl.watching import NOT_THE_USERS, Watch, compiled, own_layers
 
 COUNTERS = "num_batches_tracked"  # how often a batch norm was called: no weight, no statistic
 
@@ -78,6 +78,7 @@ def describe(
             "uses": _uses(model, watch),
             "terms": _terms(model),
             "lines": watch.lines,
+            "precision": _precision(model, watch),
         },
     )
 
@@ -161,6 +162,15 @@ def _leading_out(watch: Watch) -> tuple[Node, ...]:
             kept.append(node)
             read.update(node.inputs)
     return tuple(kept[::-1])
+
+
+def _precision(model: nn.Module, watch: Watch) -> list[str]:
+    """What the model declares beside plain float32 and float64: types of its parameters, autocast,
+    and whether it is compiled, which runs do without."""
+    types = {_name(each.dtype) for each in (*model.parameters(), *model.buffers())}
+    found = sorted(types & {"float16", "bfloat16"})
+    found += [f"autocast to {_name(dtype)}" for dtype in watch.autocast]
+    return [*found, *(["torch.compile"] if compiled(model) else [])]
 
 
 def _terms(model: nn.Module) -> list[str]:

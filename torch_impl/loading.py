@@ -57,8 +57,9 @@ def by_method(model: nn.Module, method: str) -> nn.Module:
     return called
 
 
-def set_weights(model: nn.Module, path: Path) -> None:
-    """Copy a file's tensors into a model, which must have them all and no others.
+def set_weights(model: nn.Module, path: Path, widen: bool = False) -> None:
+    """Copy a file's tensors into a model, which must have them all and no others. `widen`: what the
+    model holds in float16 or bfloat16 takes the file's type, so that no digit is lost.
 
     Of tied weights one name is enough, and counters of batches may be missing. Raises `InputError`
     with every name or shape that does not fit, or where the file holds no tensors by name.
@@ -90,6 +91,9 @@ def set_weights(model: nn.Module, path: Path) -> None:
             f"the weights in {path} do not fit {type(model).__name__}:\n{listed(wrong)}\n"
             f"Expected exactly the names and shapes of model.state_dict().{hint}"
         )
+    for key, value in state.items() if widen else ():
+        if key in given and value.dtype in (torch.float16, torch.bfloat16):
+            value.data = value.data.to(given[key].dtype)
     model.load_state_dict(given, strict=False)
 
 

@@ -56,7 +56,7 @@ def replayed(
         seed: as in the recording, for NumPy's own generator.
     """
     played = Played(draws, mirrored=mirrored, earlier=earlier)
-    paths = {module: path for path, module in model.named_modules()} if model else {}
+    paths = {module: path for path, module in model.named_modules()} if model is not None else {}
     before = torch.get_rng_state()
     mode = _Replay(played, paths)
     handles = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -80,6 +81,7 @@ class Watch(TorchFunctionMode):
         self.rules: dict[str, Rule] = {}  # by node, as far as one is known
         self.lines: dict[str, str] = {}  # by node, where in the user's code it was called
         self._notes_lines = graph is None
+        self.autocast: set[torch.dtype] = set()  # what the model's own code asks for
         self.paths = {module: path or ROOT for module, path in held.modules(model).items()}
         self.whole = sorted({*whole, *(graph.semantics.get("whole", ()) if graph else ())})
         self._see, self._replaces, self._quiet = see, replaces, quiet
@@ -107,7 +109,7 @@ class Watch(TorchFunctionMode):
             self.origins.note(copies[-1], f"{INPUT}{at}")
         handles = [each for module in self.paths for each in self._hook(module)]
         try:
-            with self, self._heard_parents():
+            with _uncompiled(), self, self._heard_parents():
                 if called:
                     result = self.model(**dict(zip(called, copies, strict=True)))
                 else:
@@ -230,6 +232,8 @@ class Watch(TorchFunctionMode):
         if self._double:
             with self._aside():
                 function, args, kwargs = widened(function, args, kwargs, self._doubled)
+        if torch.is_autocast_enabled("cpu"):
+            self.autocast.add(torch.get_autocast_dtype("cpu"))
         if self._inside:
             return function(*args, **kwargs)
         with self._aside():
@@ -473,6 +477,24 @@ class Watch(TorchFunctionMode):
             yield
         finally:
             self._inside -= 1
+
+
+def compiled(model: nn.Module) -> bool:
+    """Whether a part of it goes through torch.compile."""
+    return any(
+        type(each).__name__ == "OptimizedModule" or each._compiled_call_impl is not None
+        for each in model.modules()
+    )
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """What torch.compile has wrapped runs as it was written: seen call by call, and in float64."""
+    if "torch._dynamo" not in sys.modules:  # which loads seconds of code
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def own_layers(watch: Watch) -> list[str]:

@@ -9,5 +9,5 @@ LEVELS = (
     *("randomness", "buffers", "update", "trajectory"),
 )
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-EXAMINATIONS = ("quick", "default")
+EXAMINATIONS = ("quick", "default", "thorough")
 ALLOWED = ("regularisers",)  # what may be declared on one side alone, if that is known

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import cli
-from parity.check import ALLOWED, LEVELS, OPTIMIZERS
+from parity.check import ALLOWED, EXAMINATIONS, LEVELS, OPTIMIZERS
 from shared_data.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,8 +130,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=("float64", "float32"), default="float64", help="default %(default)s"
     )
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
         "--quick", action="store_true", help="one batch alone, where a pass is worth less"
+    )
+    how.add_argument(
+        "--thorough", action="store_true", help="every batch of the series drawn four times"
     )
     parser.add_argument(
         "--allow",
@@ -189,7 +193,7 @@ def _check(options: argparse.Namespace, folder: Path) -> int:
         batch=len(labels[0]) if labels and not options.inputs else options.batch,
         seed=options.seed,
         threads=options.threads,
-        examination="quick" if options.quick else "default",
+        examination=next((e for e in EXAMINATIONS if getattr(options, e, False)), "default"),
         allow=tuple(options.allow),
         reference=options.reference,
         aliases=dict(map(_alias, options.alias)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from parity.check.graph import INPUT, Graph
 
 Arrays = dict[str, np.ndarray]
 LARGE, SMALL = 1e3, 1e-3  # times what is drawn
+FAR = 8e3  # beside what is drawn: in float32 its square has no digit left for it
 MASK, TYPES = re.compile("mask"), re.compile("segment|type")
 
 
@@ -81,8 +82,16 @@ class Drawing:
             drawn[name] = np.ones_like(drawn[name])
         return drawn
 
-    def series(self) -> list[Batch]:
-        """The further batches."""
+    def series(self, draws: int = 1) -> list[Batch]:
+        """The further batches; all of them drawn as many times."""
+        found = self._series()
+        for at in range(1, draws):
+            again = Drawing.__new__(Drawing)
+            vars(again).update(vars(self), seed=self.seed + at)
+            found += [replace(b, name=f"{b.name}, draw {at + 1}") for b in again._series()]
+        return found
+
+    def _series(self) -> list[Batch]:
         many = len(next(iter(self.like.values())))
         floats = [n for n in self.like if self._plain(n)]
         found = [
@@ -105,6 +114,18 @@ class Drawing:
         if not self.given:
             found += self._other_sizes()
         return found
+
+    def close(self) -> Batch | None:
+        """Large numbers close together, of which single precision leaves few digits; None where no
+        input is of floating type."""
+        values = self._some(5, 10)
+        if not any(map(self._plain, values)):
+            return None
+        for name, value in values.items():
+            if self._plain(name):
+                near = value / max(float(np.abs(value).max(initial=0.0)), 1.0)
+                values[name] = (near + FAR).astype(value.dtype)
+        return Batch("large numbers close together", values)
 
     def _plain(self, name: str) -> bool:
         special = name in self.rows or name in self.masks or name in self.types

@@ -345,8 +345,10 @@ def _scale(value: np.ndarray | None) -> float:
     return 0.0 if value is None else Tensor.whole(_float(value)).scale
 
 
-def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
-    """The results of the numeric levels, in order."""
+def levels(
+    comparison: Comparison, asked: Sequence[str], beside: Sequence[Measurement] = ()
+) -> list[LevelResult]:
+    """The results of the numeric levels, in order; `beside` belongs to the level forward."""
     precision, series = comparison.precision, comparison.series
     forward = [*comparison.outputs_in("forward"), *comparison.outputs_in("again")]
     forward += [_further(m) for name in series for m in comparison.outputs_in("forward", name)]
@@ -354,7 +356,7 @@ def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
         Measurement(name, FAIL, "", "Keras gives it out and PyTorch does not")
         for name in comparison.outputs.missing
     ]
-    found = [_level("forward", precision, forward)]
+    found = [_level("forward", precision, [*forward, *beside])]
     sides = (comparison.keras, comparison.torch)
     ran = {name: [f"series/{name}/loss" in each.tensors for each in sides] for name in series}
     trained = [name for name, only in series.items() if not only and any(ran[name])]

@@ -28,6 +28,7 @@ from parity.check import (
     ends,
     levels,
     origins,
+    precisions,
     semantics,
     structure,
 )
@@ -39,7 +40,7 @@ from parity.check.report import CheckReport, Coverage
 from parity.check.sides import Side
 from parity.check.stored import write_tensors
 from parity.check.trace import Request, Trace
-from parity.ladder.measure import ABSTAIN, FAIL, PASS, Allowed, Tensor, compare
+from parity.ladder.measure import ABSTAIN, FAIL, PASS, Allowed, Measurement, Tensor, compare
 from parity.ladder.results import LevelResult, summarise
 from parity.transfer.candidates import Side as Described
 from shared_data.errors import InputError
@@ -66,6 +67,7 @@ RUNS = {  # the last level asked for: what a wing has to run
 }
 TRIED = 60  # mappings, to tell layers apart by numbers
 TRIED_AGAIN = 12  # with each further way in which PyTorch may take its inputs
+DRAWS = {"default": 1, "thorough": 4}  # of each batch of the series
 REPEATS = 64  # draws of each side, where only distributions can be compared
 Observer = Callable[[str], None]
 Tensors = dict[str, np.ndarray]
@@ -374,11 +376,13 @@ class _Job:
         examined = ""
         if RUNS[asked.level] and not alone.unknown:
             comparison, examined = self._compared(weights, alone)
+            further, more = self._precisions(comparison)
+            examined += more
             before = {side: load_file(self._weights(side)) for side in FRAMEWORKS}
             alone = alone.moved((comparison.keras, comparison.torch), before)
             results[0] = alone.result(self.outputs, asked.allow)
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
-            results += levels.levels(comparison, wanted)
+            results += levels.levels(comparison, wanted, further)
             if "loss" in RUNS[asked.level]:
                 results += self._randomness(weights)
                 results.sort(key=lambda each: LEVELS.index(each.level))
@@ -473,7 +477,7 @@ class _Job:
         """Both sides run on all batches, with weights awake; and what that was, in words."""
         asked = self.asked
         drawn = self._wake(alone)
-        further = [] if asked.examination == "quick" else self.drawing.series()
+        further = self.drawing.series(DRAWS[asked.examination]) if self._series else []
         traces = self._run(RUNS[asked.level], further)
         if any(name.endswith("training") for each in traces for name in each.drawn):
             # Something draws that cannot be switched off: then all of it is on, on both sides.
@@ -507,6 +511,80 @@ class _Job:
         if drawn:
             words.append(f"{len(drawn)} tensors at neutral values were drawn: {_first(drawn)}")
         return comparison, ". ".join(words)
+
+    def _precisions(self, comparison: levels.Comparison) -> tuple[list[Measurement], str]:
+        """What float64 does not show; and what was run for it, in words."""
+        found: list[Measurement] = []
+        words = ""
+        able = self._series and not self._noise and not self.asked.labels
+        batch = self.drawing.close() if able and self.asked.precision == "float64" else None
+        if batch is not None:
+            found += self._in_float32(batch)
+            words = f". float32: {batch.name}" if found else ""
+        if eps := precisions.unit(self._declared):
+            found += self._as_declared(comparison, eps)
+            words += ". Each side in the precision that it declares"
+        return found, words
+
+    @property
+    def _declared(self) -> dict[str, list[str]]:
+        """What each side declares of its precision."""
+        graphs = {"Keras": self.keras, "PyTorch": self.torch}
+        return {side: graph.semantics.get("precision", []) for side, graph in graphs.items()}
+
+    def _in_float32(self, batch: Batch) -> list[Measurement]:
+        """Nothing where a side refuses: then there is no such run of it."""
+        self.observe("running both in float32")
+        modes = ("forward", "training") if "loss" in RUNS[self.asked.level] else ("forward",)
+        wanted = ("forward", "loss") if len(modes) > 1 else ("forward",)
+        runs: dict[str, tuple[Trace, Trace]] = {}
+        try:
+            for precision in ("float64", "float32"):
+                runs[precision] = self._run(
+                    wanted,
+                    (),
+                    inside=False,
+                    below=precision,
+                    first=batch,
+                    precision=precision,
+                    nudge=precision == "float32",
+                )
+        except InputError:
+            return []
+        found = []
+        for mode in modes:
+            for at, each in enumerate(self.outputs.given):
+                name = f"outputs/{mode}/{at}"
+                exact, single = (
+                    [one, each.to_keras(other, one.shape)]
+                    for one, other in (
+                        [trace.tensors[name] for trace in runs[p]] for p in ("float64", "float32")
+                    )
+                )
+                floors = [trace.floors.get(name, 0.0) for trace in runs["float32"]]
+                shown = f"output {at}{' in training mode' if mode == 'training' else ''}, float32"
+                found.append(precisions.unstable(shown, exact, single, floors))
+        return found
+
+    def _as_declared(self, comparison: levels.Comparison, eps: float) -> list[Measurement]:
+        self.observe("running each side in the precision that it declares")
+        own = []
+        for side, request in zip(self.sides, self.requests, strict=True):
+            folder = self._folder(side.framework, "own")
+            side.ask("own", replace(request, weights=str(self._weights(side.framework))), folder)
+            own.append(load_file(folder / "own.safetensors"))
+        found = []
+        for at, each in enumerate(self.outputs.given):
+            exact = comparison.keras.tensors[f"outputs/forward/{at}"]
+            ours, theirs = own[0][f"{each.keras}"], own[1][f"{each.torch}"]
+            shown = f"output {at} in the precision that each side declares"
+            theirs = each.to_keras(theirs, ours.shape)
+            found.append(precisions.as_declared(shown, ours, theirs, exact, eps))
+        return found
+
+    @property
+    def _series(self) -> bool:
+        return self.asked.examination != "quick"
 
     def _randomness(self, weights: levels.Weights) -> list[LevelResult]:
         """Training mode with dropout on, both sides drawing the same numbers; nothing where no side
@@ -824,6 +902,7 @@ class _Job:
         said += [each.text(at) for at, each in enumerate(self.outputs.given)]
         if self.outputs.spare:
             said.append(f"PyTorch alone gives out {_first(self.outputs.spare)}: decides nothing")
+        said.append(precisions.declared(self._declared))
         return [*self.drawing.said, *filter(None, said)]
 
     def _coverage(self, alone: structure.Alone, matching: Matching) -> Coverage:

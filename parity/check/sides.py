@@ -201,7 +201,7 @@ class Live(Side):
     def ask(self, what: str, request: Request, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         do = getattr(self._wing, what)
-        if what in worker.OWN_PRECISION:
+        if what in worker.OWN_PRECISION:  # which leaves a model as it was
             do(self._live, request, folder)
             return
         with self._wing.lent(self._live, request, self._build, self._kept) as model:

@@ -31,6 +31,7 @@ from shared_data.errors import InputError
 
 OWN_PRECISION = (
     "describe",
+    "own",
     "save",
     "signature",
 )  # what else a worker does, it does in the precision asked for
