@@ -106,6 +106,11 @@ class Drawing:
             found += self._other_sizes()
         return found
 
+    @property
+    def looked_up(self) -> bool:
+        """Whether all numbers that a model is given come out of tables: then no batch is large."""
+        return bool(self.rows) and not any(map(self._plain, self.like))
+
     def _plain(self, name: str) -> bool:
         special = name in self.rows or name in self.masks or name in self.types
         return self.like[name].dtype.kind == "f" and not special
