@@ -147,11 +147,17 @@ def fitted(model: keras.Model, inputs: Arrays) -> dict[str, np.ndarray]:
     return fit
 
 
-def drawn(model: keras.Model, batch: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs as the model says it takes them; whole numbers are below its smallest embedding's
-    number of rows. A size that it leaves open is the first of `SIZES` that it runs on. Raises
-    `InputError` where there is none, or the model does not say anything."""
+def drawn(
+    model: keras.Model, batch: int = 2, seed: int = 0, shapes: Sequence[tuple[int, ...]] = ()
+) -> dict[str, np.ndarray]:
+    """Inputs as the model says it takes them, in these shapes, if any; whole numbers are below its
+    smallest embedding's number of rows. A size that is left open is the first of `SIZES` that it
+    runs on. Raises `InputError` where there is none, or the model does not say anything."""
     wanted = _declared(model)
+    if shapes:
+        types = [dtype for _, dtype in wanted or ()]
+        types += ["float64"] * (len(shapes) - len(types))
+        wanted = list(zip(shapes, types, strict=False))
     if wanted and any(side is None for shape, _ in wanted for side in shape):
         for size in SIZES:
             closed = [(tuple(size if n is None else n for n in s), d) for s, d in wanted]

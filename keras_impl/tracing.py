@@ -28,7 +28,7 @@ from keras_impl.trail import floating
 from keras_impl.training import environment
 from parity.check.graph import INPUT, Graph
 from parity.check.targets import chosen
-from parity.check.trace import STEPS, Request, Trace, draw_inputs, nudged
+from parity.check.trace import STEPS, Request, Trace, nudged
 from shared_data.errors import InputError
 
 LEVELS = ("forward", "loss", "update", "trajectory")
@@ -76,9 +76,7 @@ def inputs_of(model: keras.Model, request: Request) -> Arrays:
     them. Raises `InputError` where they do not fit the model."""
     if request.inputs is not None:
         return fitted(model, _arrays(request.inputs))
-    if request.input_shapes:
-        return fitted(model, draw_inputs(request.input_shapes, request.batch, request.seed))
-    return drawn(model, request.batch, request.seed)
+    return drawn(model, request.batch, request.seed, request.input_shapes)
 
 
 class _Side:

@@ -19,7 +19,7 @@ from parity.check.graph import INPUT, Graph
 
 Arrays = dict[str, np.ndarray]
 LARGE, SMALL = 1e3, 1e-3  # times what is drawn
-FAR = 8e3  # beside what is drawn: in float32 its square has no digit left for it
+OFFSET = 8e3  # beside what is drawn: in float32 its square has no digit left for it
 MASK, TYPES = re.compile("mask"), re.compile("segment|type")
 
 
@@ -124,8 +124,13 @@ class Drawing:
         for name, value in values.items():
             if self._plain(name):
                 near = value / max(float(np.abs(value).max(initial=0.0)), 1.0)
-                values[name] = (near + FAR).astype(value.dtype)
+                values[name] = (near + OFFSET).astype(value.dtype)
         return Batch("large numbers close together", values)
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether all numbers that a model is given come out of tables: then no batch is large."""
+        return bool(self.rows) and not any(map(self._plain, self.like))
 
     def _plain(self, name: str) -> bool:
         special = name in self.rows or name in self.masks or name in self.types

@@ -71,6 +71,7 @@ class Comparison:
             divide what is near zero by their epsilon.
         magnitudes: how many times larger than the first batch's a further one's numbers are.
         notes: what was seen on the way and decides nothing.
+        others: further runs in inference, with other weights, by what they are.
     """
 
     keras: Trace
@@ -84,6 +85,7 @@ class Comparison:
     gain: float = 0.0
     magnitudes: Mapping[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    others: Mapping[str, Comparison] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.precision = self.torch.precision
@@ -352,6 +354,11 @@ def levels(
     precision, series = comparison.precision, comparison.series
     forward = [*comparison.outputs_in("forward"), *comparison.outputs_in("again")]
     forward += [_further(m) for name in series for m in comparison.outputs_in("forward", name)]
+    forward += [
+        _further(replace(each, name=f"{each.name}, {name}"))
+        for name, other in comparison.others.items()
+        for each in other.outputs_in("forward")
+    ]
     forward += [
         Measurement(name, FAIL, "", "Keras gives it out and PyTorch does not")
         for name in comparison.outputs.missing

@@ -130,16 +130,21 @@ def seeded(seed: int, uncaught: list[str]) -> Iterator[None]:
     before = legacy["get_state"](), random.getstate()
     legacy["seed"](seed)
     random.seed(seed)
-    start = repr(legacy["get_state"]()), random.getstate()
+    start = _bytes(legacy["get_state"]()), random.getstate()
     try:
         yield
     finally:
-        if repr(legacy["get_state"]()) != start[0]:
+        if _bytes(legacy["get_state"]()) != start[0]:
             uncaught.append("numpy.random")
         if random.getstate() != start[1]:
             uncaught.append("random")
         legacy["set_state"](before[0])
         random.setstate(before[1])
+
+
+def _bytes(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A state of NumPy's generator as what can be compared."""
+    return tuple(each.tobytes() if isinstance(each, np.ndarray) else each for each in state)
 
 
 def described(kind: str, shape: Sequence[int], place: str, rate: float | None) -> str:

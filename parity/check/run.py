@@ -33,7 +33,7 @@ from parity.check import (
     structure,
 )
 from parity.check.awake import awakened
-from parity.check.batches import Batch, Drawing
+from parity.check.batches import LARGE, Batch, Drawing
 from parity.check.copied import how_it_differs
 from parity.check.matching import Matching, match
 from parity.check.report import CheckReport, Coverage
@@ -68,6 +68,7 @@ RUNS = {  # the last level asked for: what a wing has to run
 TRIED = 60  # mappings, to tell layers apart by numbers
 TRIED_AGAIN = 12  # with each further way in which PyTorch may take its inputs
 DRAWS = {"default": 1, "thorough": 4}  # of each batch of the series
+FAR = "large numbers in tables"
 REPEATS = 64  # draws of each side, where only distributions can be compared
 Observer = Callable[[str], None]
 Tensors = dict[str, np.ndarray]
@@ -404,6 +405,9 @@ class _Job:
                     shown = levels.Comparison(*traces, weights, self.way, self.outputs)
                     inside = self._inside(shown, matching, results)
                     starts = inside.origins(results)
+                elif not starts and FAR in comparison.others:
+                    inside = self._inside(comparison.others[FAR], matching, results)
+                    starts = inside.origins(results)
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
             notes += comparison.notes
             environment = {each.framework: each.environment for each in traces}
@@ -495,6 +499,8 @@ class _Job:
             settings["learning_rate"] / settings.get("epsilon", 1.0),
             {each.name: _largest(each.values) / _largest(first) for each in further},
         )
+        if further and (far := self._far(weights)):
+            comparison.others = {FAR: far}
         for run in sorted({*traces[0].refused, *traces[1].refused}):
             said = [each.refused.get(run) for each in traces]
             both = "both sides refuse" if all(said) else "one side refuses"
@@ -506,7 +512,7 @@ class _Job:
             f"{asked.precision}; inference and training mode"
             if "loss" in RUNS[asked.level]
             else f"{asked.precision}; inference",
-            f"batches: {'; '.join(['the first', *(each.name for each in further)])}",
+            f"batches: {'; '.join(['the first', *(b.name for b in further), *comparison.others])}",
         ]
         if drawn:
             words.append(f"{len(drawn)} tensors at neutral values were drawn: {_first(drawn)}")
@@ -585,6 +591,31 @@ class _Job:
     @property
     def _series(self) -> bool:
         return self.asked.examination != "quick"
+
+    def _far(self, weights: levels.Weights) -> levels.Comparison | None:
+        """Inference with tables of large numbers, where no input holds any itself: what only such
+        numbers reach, as a clip, is reached so. The weights are then as they were."""
+        if not self.asked.direction or not self.drawing.looked_up:
+            return None
+        source = self._ends_of_transfer[0]
+        held, tables = load_file(self._weights(source)), self._tables(source)
+        large = {n: (v * LARGE).astype(v.dtype) if n in tables else v for n, v in held.items()}
+        path, awake = self.folder / source / "awake.safetensors", self._awake
+        self._awake = True
+        try:
+            write_tensors(path, large)
+            self._send()
+            traces = self._run(("forward",), (), below="far")
+        except _NotRun:
+            return None
+        finally:
+            self._awake = awake
+            write_tensors(path, held)
+            self._send()
+        asked = self.asked
+        return levels.Comparison(
+            *traces, weights, self.way, self.outputs, {}, asked.rtol, asked.atol
+        )
 
     def _randomness(self, weights: levels.Weights) -> list[LevelResult]:
         """Training mode with dropout on, both sides drawing the same numbers; nothing where no side

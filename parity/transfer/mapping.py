@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from parity.check.graph import Graph
 from parity.recording import write_atomically
 from parity.transfer import search, tensors
 from parity.transfer.candidates import Candidate, Fitting, Side, convert, order_of, order_text
+from parity.transfer.names import first, namesakes, parted
 from parity.transfer.rules import FRAMEWORKS, RULES, Context, Rule
 from parity.transfer.units import Unit
 from shared_data.errors import InputError, listed
@@ -177,11 +179,23 @@ def find(
     bound = _bound(fixed)
     whole = [c for c in fixed if c.rule != tensors.RULE]
     free = [c for c in fitting.all() if not any(bound.intersection(_names(u)) for u in c.units)]
-    units = {unit for candidate in (*whole, *free) for unit in candidate.units}
-    found = search.choose(ours.having(units), theirs.having(units), [*whole, *free])
     singles = [c for c in fixed if c.rule == tensors.RULE]
-    singles += _left_over(found, singles, fitting)
-    mapping = _mapping(found, singles, ours, theirs)
+
+    def found(shared: set[str]) -> Mapping:
+        near = [c for c in free if not _parted(c, shared)]
+        units = {unit for candidate in (*whole, *near) for unit in candidate.units}
+        chosen = search.choose(ours.having(units), theirs.having(units), [*whole, *near])
+        more = _left_over(chosen, singles, fitting, shared)
+        return _mapping(chosen, [*singles, *more], ours, theirs)
+
+    shared = {
+        name
+        for name in namesakes(ours.parameters, theirs.parameters)
+        if _kernels(ours, name) == _kernels(theirs, name)
+    }
+    mapping = found(shared)
+    if shared and (other := found(set())) != mapping and _better(other, mapping):
+        mapping = other
     if not partial:
         _complete(mapping, ours, theirs, fitting)
     return mapping
@@ -198,14 +212,44 @@ def read_map(path: Path, keras: Graph, torch: Graph) -> Mapping:
 # Entries and candidates -------------------------------------------------------------------------
 
 
-def _left_over(found: search.Found, singles: list[Candidate], fitting: Fitting) -> list[Candidate]:
-    """Tensors of which both sides have some left, each for itself."""
+def _kernels(side: Side, name: str) -> int:
+    """How many numbers stand in matrices and the like below the name of a layer."""
+    shapes = [each.shape for each in side.graph.parameters if first(each.name) == name]
+    return sum(math.prod(shape) for shape in shapes if sum(size > 1 for size in shape) > 1)
+
+
+def _parted(candidate: Candidate, shared: set[str]) -> bool:
+    """Whether it goes against names that both sides have."""
+    pairs = product(candidate.keras, candidate.torch)
+    return any(parted(a.name, b.name, shared) for a, b in pairs)
+
+
+def _better(mapping: Mapping, named: Mapping) -> bool:
+    """Whether names that both sides have mislead: without them the graphs hang together alike, or
+    more tensors have a counterpart."""
+    alone = [len(each.keras_alone) + len(each.torch_alone) for each in (mapping, named)]
+    return (not mapping.by_graph, alone[0]) < (not named.by_graph, alone[1])
+
+
+def _left_over(
+    found: search.Found, singles: list[Candidate], fitting: Fitting, shared: set[str]
+) -> list[Candidate]:
+    """Tensors of which both sides have some left, each for itself: of a layer that both sides call
+    alike first."""
     taken = {name for c in singles for unit in c.units for name in _names(unit)}
     taken |= {name for c in found.chosen for name in _carried(c)}
     spare = [
         [side.piece(n) for unit in side.units for n in _names(unit) if n not in taken]
         for side in (fitting.keras, fitting.torch)
     ]
+    made: list[tensors.Match] = []
+    for name in [*sorted(shared), ""]:
+        of_name = [
+            [piece for piece in side if not name or first(piece.name) == name] for side in spare
+        ]
+        made += tensors.match(*of_name)
+        used = {piece for each in made for piece in (*each.keras, *each.torch)}
+        spare = [[piece for piece in side if piece not in used] for side in spare]
     return [
         Candidate(
             tuple(piece.unit for piece in each.keras),
@@ -213,7 +257,7 @@ def _left_over(found: search.Found, singles: list[Candidate], fitting: Fitting) 
             tensors.RULE,
             fitting.tensors(each),
         )
-        for each in tensors.match(*spare)
+        for each in made
     ]
 
 

@@ -56,6 +56,30 @@ def alike(
     return sum(a for a, _ in found) / len(found), sum(b for _, b in found) / len(found)
 
 
+def namesakes(keras: Iterable[str], torch: Iterable[str]) -> set[str]:
+    """What both sides call a layer, the first part of its path. Names that differ by a number alone
+    count only where both sides have the same ones: from 0 and from 1 on, none means the other."""
+    ours, theirs = ({first(name) for name in side} for side in (keras, torch))
+    shared = {name for name in ours & theirs if not GIVEN.match(name)}
+    odd = {_stem(name) for name in ours ^ theirs}
+    return {name for name in shared if not re.search(r"\d", name) or _stem(name) not in odd}
+
+
+def parted(keras: str, torch: str, shared: set[str]) -> bool:
+    """Whether a layer that both sides call alike, of `shared`, would get another's numbers."""
+    ours, theirs = first(keras), first(torch)
+    return ours != theirs and (ours in shared or theirs in shared)
+
+
+def first(name: str) -> str:
+    """The first part of a path."""
+    return re.split(r"[/.]", name, maxsplit=1)[0]
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\d+", "", name)
+
+
 def _overlap(ours: Counter[str], theirs: Counter[str]) -> float:
     either = (ours | theirs).total()
     return (ours & theirs).total() / either if either else 0.0

@@ -406,6 +406,19 @@ def test_a_size_left_open_is_the_first_that_the_model_takes() -> None:
         graph.drawn(keras.Model(too_large._keras_history.operation.input, too_large))
 
 
+def test_inputs_in_given_shapes_are_of_the_types_that_the_model_takes() -> None:
+    words, mask = keras.Input((None,), dtype="int32"), keras.Input((None,), dtype="bool")
+    x = layers.LSTM(2)(layers.Embedding(5, 3)(words), mask=mask)
+    found = graph.drawn(keras.Model([words, mask], x), shapes=((6,), (6,)))
+    assert [(v.shape, v.dtype.name) for v in found.values()] == [
+        ((2, 6), "int32"),
+        ((2, 6), "bool"),
+    ]
+    assert found["input:0"].max() < 5
+    with pytest.raises(InputError, match=r"got 6, expected 3"):
+        graph.drawn(alone(layers.Dense(2), 3), shapes=((6,),))
+
+
 def test_how_a_weight_is_used_is_said() -> None:
     class Bare(layers.Layer):  # type: ignore[misc]
         def build(self, shape: Any) -> None:

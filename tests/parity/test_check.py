@@ -163,3 +163,25 @@ def test_a_dense_block_may_join_part_by_part_or_anew_each_time() -> None:
     assert report.coverage.whole
     mistaken = parity.check_pair(build_keras, lambda: Block(order=-1), images, level="gradient")
     assert mistaken.verdict == "fail", mistaken.text()
+
+
+@pytest.mark.parametrize("clipped", [True, False])
+def test_a_clip_that_only_large_numbers_reach_is_seen_behind_a_table(clipped: bool) -> None:
+    import keras
+    import torch
+
+    def build_keras():
+        words = keras.Input((4,), dtype="int32")
+        x = keras.layers.Embedding(9, 3)(words)
+        x = keras.layers.ReLU(6.0, name="clip")(keras.layers.Dense(5)(x))
+        return keras.Model(words, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+
+    def build_torch():
+        clip = torch.nn.ReLU6() if clipped else torch.nn.ReLU()
+        layers = torch.nn.Embedding(9, 3), torch.nn.Linear(3, 5), clip
+        return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(20, 2))
+
+    report = parity.check_pair(build_keras, build_torch, level="gradient")
+    assert report.verdict == ("pass" if clipped else "fail"), report.text()
+    assert "large numbers in tables" in report.examined
+    assert clipped or [each.keras for each in report.origins] == ["clip"]

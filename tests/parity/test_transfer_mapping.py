@@ -267,6 +267,39 @@ def test_numbers_in_names_that_contradict_the_order_decide_nothing() -> None:
     assert mapping.ambiguous
 
 
+def gated(framework: str, names: Sequence[str]) -> Graph:
+    """A layer of two kernels, bare in Keras, and one that is bare in PyTorch, all of one shape."""
+    make = Maker(framework, (7, 4))
+    gate, head = names
+    if framework == "keras":
+        for part in ("value", "gate"):
+            make.own(gate, f"{part}_kernel", (4, 4))
+            make.own(gate, f"{part}_bias", (4,))
+        x = make.call("other:Gated", "input:0", shape=(7, 4), layer=gate)
+        return make.graph(make.dense(head, x, 4, 4, (7,)))
+    parts = [make.dense(f"{gate}.{part}", "input:0", 4, 4, (7,)) for part in ("value", "gate")]
+    x = make.call("multiply", *parts, shape=(7, 4))
+    make.own(head, "w", (4, 4))
+    make.own(head, "b", (4,))
+    return make.graph(make.call("other:Bare", x, shape=(7, 4), layer=head))
+
+
+def test_a_layer_that_both_sides_call_alike_is_that_layer_whatever_it_is_made_of() -> None:
+    named = gated("keras", ["gated3", "dense5"]), gated("torch", ["gated3", "dense5"])
+    assert pairs(transfer.find(*named)) == {
+        **{f"gated3/{p}_kernel": f"gated3.{p}.weight" for p in ("value", "gate")},
+        **{f"gated3/{p}_bias": f"gated3.{p}.bias" for p in ("value", "gate")},
+        **{"dense5/kernel": "dense5.w", "dense5/bias": "dense5.b"},
+    }
+
+
+@pytest.mark.parametrize("names", [["layer1", "layer2", "h"], ["layer0", "layer1", "h"]])
+def test_names_that_mislead_are_not_followed(names: list[str]) -> None:
+    """The graphs say which is which; and numbers from 0 on are not those from 1 on."""
+    keras, torch = chain("keras", ["layer2", "layer1", "h"]), chain("torch", names)
+    assert [*pairs(transfer.find(keras, torch)).values()] == names
+
+
 def recurrent(framework: str, layers: int) -> Graph:
     """Two LSTMs in Keras; one of two layers, or two, in PyTorch."""
     make = Maker(framework, (7, 3))

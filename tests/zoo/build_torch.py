@@ -5,24 +5,34 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from operator import add, mul
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.zoo import torch_models
+from tests.zoo.torch_layers import (
+    BY_HAND,
+    FUNCTIONS,
+    Attention,
+    BareDense,
+    CausalConv,
+    DenseByConvolution,
+    Gated,
+    LayerNorm2d,
+    LayerNormByHand,
+    Scaled,
+    SqueezeExcite,
+    included,
+)
 
 Spec = dict[str, Any]
 Maker = Callable[[Spec, list[int]], nn.Module]
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """Over the channels of a map, as torchvision has it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Model(nn.Module):
@@ -30,43 +40,85 @@ class Model(nn.Module):
 
     def __init__(self, plan: Spec) -> None:
         super().__init__()
-        self.plan = plan["layers"]
+        self.plan, self.masks, self.declared = plan["layers"], plan["mask"], plan["shape"]
         shapes = {"input": plan["shape"]} | {each["name"]: each["shape"] for each in self.plan}
+        self.inside = {
+            each["inputs"][0]: each["settings"]["inside"]
+            for each in self.plan
+            if each["settings"].get("inside")
+        }
         for layer in self.plan:
-            name, shape = layer["name"], shapes[layer["inputs"][0]]
-            pads = layer["settings"].get("padding", [])
+            name, settings = layer["name"], layer["settings"]
+            shape = shapes[layer["inputs"][0]]
+            pads = settings.get("padding", [])
             if any(before != after for before, after in pads):
                 (top, bottom), (left, right) = pads
                 self.add_module(f"{name}_pad", nn.ZeroPad2d((left, right, top, bottom)))
-            if layer["kind"] in MAKERS:
-                module = MAKERS[layer["kind"]](layer["settings"] | {"of": layer["kind"]}, shape)
+            if layer["kind"] in MAKERS and (layer["kind"], settings.get("way")) not in BY_HAND:
+                module = MAKERS[layer["kind"]](settings | {"of": layer["kind"]}, shape)
                 self.add_module(name, module)
+            if settings.get("inside"):
+                before = layer["inputs"][0]
+                module = getattr(self, before)
+                activate = FUNCTIONS[layer["kind"]]
+                setattr(self, before, included(module, activate, settings["inside"]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.masks:
+            mask = (x != 0) if mask is None else mask.bool()
         values = {"input": x}
         for layer in self.plan:
             inputs = [values[each] for each in layer["inputs"]]
-            values[layer["name"]] = self.call(layer, inputs)
+            settings = layer["settings"]
+            heeds = settings.get("masked") and settings.get("wrong") != "mask"
+            values[layer["name"]] = self.call(layer, inputs, mask if heeds else None)
         return values[self.plan[-1]["name"]]
 
-    def call(self, layer: Spec, inputs: list[Tensor]) -> Tensor:
+    def call(self, layer: Spec, inputs: list[Tensor], mask: Tensor | None) -> Tensor:
         name, kind, settings, x = layer["name"], layer["kind"], layer["settings"], inputs[0]
-        if kind == "add":
-            return inputs[0] + inputs[1]
-        if kind == "concatenate":
-            return torch.cat(inputs, 1 if x.dim() == 4 else -1)
-        if kind in ("global_max_pool", "global_average_pool") and x.dim() == 3:
-            return x.amax(1) if kind == "global_max_pool" else x.mean(1)
+        channels = 1 if x.dim() == 4 else -1
+        if settings.get("inside"):
+            return x
+        if (kind, settings.get("way")) in BY_HAND:
+            x = BY_HAND[kind, settings["way"]](x, settings, channels)
+            return 2 * x if settings.get("wrong") == "twice" else x
+        if kind in MERGES:
+            return _merged(kind, settings, inputs, channels)
+        if kind in GLOBAL and settings.get("wrong") == "cut":
+            steps, *sides = layer["settings"]["declared"]
+            x = x[:, :, :steps, : sides[0]] if sides else x[:, :steps]
+            mask = None if mask is None else mask[:, :steps]
+        if kind in GLOBAL and x.dim() == 3:
+            return _over_steps(kind, x, mask)
+        if kind in DROPOUTS:
+            return self.drop(layer, x)
         module = getattr(self, name)
-        if kind in ("global_max_pool", "global_average_pool"):
+        if kind in GLOBAL:
             return torch.flatten(module(x), 1)
         if kind == "attention":
-            return module(x, x, x, need_weights=False)[0]
-        if kind in ("lstm", "gru", "simple_rnn"):
-            return _states(module(x), settings)
+            if settings["way"] != "module":
+                return module(x, mask)
+            masks = {} if mask is None else {"key_padding_mask": ~mask}
+            return module(x, x, x, need_weights=False, **masks)[0]
+        if kind in RECURRENT:
+            return _recurred(module, x, mask, settings)
         if hasattr(self, f"{name}_pad"):
             x = getattr(self, f"{name}_pad")(x)
         return module(x)
+
+    def drop(self, layer: Spec, x: Tensor) -> Tensor:
+        """As a module, as a function, or by a mask of one's own; whole channels of `spatial`."""
+        settings, rate = layer["settings"], layer["settings"]["rate"]
+        spatial = layer["kind"] == "spatial_dropout"
+        if settings["way"] == "mask":
+            like = x
+            if spatial:
+                like = x[:, :, :1, :1] if x.dim() == 4 else x[:, :1]
+            return x * functional.dropout(torch.ones_like(like), rate, self.training)
+        if settings["way"] == "function":
+            return functional.dropout(x, rate, self.training)
+        module = getattr(self, layer["name"])
+        return module(x.transpose(1, 2)).transpose(1, 2) if spatial and x.dim() == 3 else module(x)
 
 
 def build(plan: Spec) -> nn.Module:
@@ -86,15 +138,57 @@ def faulty_from_environment() -> nn.Module:
     return build(json.loads(text if text.startswith("{") else Path(text).read_text()))
 
 
-def _states(given: tuple[Tensor, Any], settings: Spec) -> Tensor:
-    """All steps, or the last state of each direction."""
-    steps, last = given
+def _merged(kind: str, settings: Spec, inputs: list[Tensor], channels: int) -> Tensor:
+    if kind == "concatenate":
+        return torch.cat(inputs, channels)
+    if kind == "add" and settings.get("way") == "stack":
+        return torch.stack(inputs).sum(0)
+    return reduce(add if kind == "add" else mul, inputs)
+
+
+def _over_steps(kind: str, x: Tensor, mask: Tensor | None) -> Tensor:
+    if kind == "global_max_pool":
+        return x.amax(1)
+    if mask is None:
+        return x.mean(1)
+    heeded = mask.unsqueeze(-1).to(x.dtype)
+    return (x * heeded).sum(1) / heeded.sum(1)
+
+
+def _recurred(module: Any, x: Tensor, mask: Tensor | None, settings: Spec) -> Tensor:
+    """All steps, or the last state of each direction, by the settings' way."""
+    count, steps = x.shape[:2]
+    lengths = torch.full((count,), steps) if mask is None else mask.sum(1)
+    if settings["way"] == "pack":
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        given, states = module(packed)
+        if settings["sequences"]:
+            return pad_packed_sequence(given, batch_first=True, total_length=steps)[0]
+    else:
+        given, states = module(x)
     if settings["sequences"]:
-        return steps
-    if settings.get("last_step") or not settings["bidirectional"]:
-        return steps[:, -1]
-    last = last[0] if isinstance(last, tuple) else last
-    return torch.cat([last[0], last[1]], 1)
+        return given
+    units = settings["units"]
+    if settings["way"] in ("state", "pack"):
+        states = states[0] if isinstance(states, tuple) else states
+        last, first = states[0], states[-1]
+    else:
+        if settings.get("wrong") == "step before":
+            lengths = lengths - 1  # of three steps or more
+        last = _step(given[..., :units], lengths - 1, settings["way"])
+        first = given[:, 0, units:]
+        if settings.get("wrong") == "last step":
+            first = _step(given[..., units:], lengths - 1, settings["way"])
+    return torch.cat([last, first], 1) if settings["bidirectional"] else last
+
+
+def _step(given: Tensor, at: Tensor, way: str) -> Tensor:
+    """A step of each sample."""
+    if way == "slice":
+        return given[:, int(at[0]) - given.shape[1]]
+    if way == "index":
+        return given[torch.arange(len(given)), at]
+    return given.gather(1, at.view(-1, 1, 1).expand(-1, 1, given.shape[2])).squeeze(1)
 
 
 def _padding(settings: Spec) -> tuple[int, int]:
@@ -148,8 +242,25 @@ def _recurrent(settings: Spec, shape: list[int]) -> nn.Module:
 
 
 def _attention(settings: Spec, shape: list[int]) -> nn.Module:
-    kind = torch_models.Unscaled if "scale" in settings else nn.MultiheadAttention
-    return kind(shape[-1], settings["heads"], bias=settings["bias"], batch_first=True)
+    if settings["way"] != "module":
+        return Attention(shape[-1], settings)
+    kind = torch_models.Unscaled if settings.get("wrong") == "scale" else nn.MultiheadAttention
+    return kind(
+        shape[-1],
+        settings["heads"],
+        dropout=settings["dropout"],
+        bias=settings["bias"],
+        batch_first=True,
+    )
+
+
+def _dense(settings: Spec, shape: list[int]) -> nn.Module:
+    kinds = {"bare": BareDense, "conv": DenseByConvolution}
+    return kinds.get(settings["way"], nn.Linear)(shape[-1], settings["units"], settings["bias"])
+
+
+def _spatial(settings: Spec, shape: list[int]) -> nn.Module:
+    return (nn.Dropout2d if len(shape) == 3 else nn.Dropout1d)(settings["rate"])
 
 
 def _softmax(settings: Spec, shape: list[int]) -> nn.Module:
@@ -161,10 +272,16 @@ def _plain(kind: Callable[[], nn.Module]) -> Maker:
 
 
 def _layer_norm(settings: Spec, shape: list[int]) -> nn.Module:
+    if settings["way"] == "by_hand":
+        return LayerNormByHand(shape[-1], settings, len(shape))
     kind = LayerNorm2d if len(shape) == 3 else nn.LayerNorm
     return kind(shape[-1], eps=settings["epsilon"])
 
 
+RECURRENT = ("lstm", "gru", "simple_rnn")
+MERGES = ("add", "multiply", "concatenate")
+DROPOUTS = ("dropout", "spatial_dropout")
+GLOBAL = ("global_max_pool", "global_average_pool")
 MAKERS: dict[str, Maker] = {
     **{"conv": _conv, "depthwise": _conv, "average_pool": _average_pool},
     **{"lstm": _recurrent, "gru": _recurrent, "simple_rnn": _recurrent, "attention": _attention},
@@ -181,7 +298,13 @@ MAKERS: dict[str, Maker] = {
     **{"silu": _plain(nn.SiLU), "hard_silu": _plain(nn.Hardswish), "tanh": _plain(nn.Tanh)},
     **{"hard_sigmoid": _plain(nn.Hardsigmoid), "sigmoid": _plain(nn.Sigmoid)},
     **{"softplus": _plain(nn.Softplus), "flatten": _plain(nn.Flatten)},
-    "dense": lambda s, shape: nn.Linear(shape[-1], s["units"], bias=s["bias"]),
+    **{"dense": _dense, "spatial_dropout": _spatial},
+    "causal_conv": lambda s, shape: CausalConv(shape[-1], s),
+    "squeeze_excite": lambda s, shape: SqueezeExcite(shape[-1], s),
+    "scaled": lambda s, shape: Scaled(shape[-1], s, len(shape)),
+    "gated": lambda s, shape: Gated(shape[-1], s),
     "dropout": lambda s, shape: nn.Dropout(s["rate"]),
-    "embedding": lambda s, shape: nn.Embedding(s["words"], s["units"]),
+    "embedding": lambda s, shape: nn.Embedding(
+        s["words"], s["units"], 0 if s.get("wrong") == "padding" else None
+    ),
 }

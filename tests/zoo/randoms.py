@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count as numbers
 from typing import Any
 
-import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-
 from parity.check import pairs
-from tests.zoo.random_twins import Fault, Plan, faults, plans
+from tests.zoo.random_faults import Fault, faults
+from tests.zoo.random_twins import FEATURES, OF_PLANS, Plan, features, plan_of
 
 
-def check_all(count: int) -> list[dict[str, Any]]:
-    """`count` plans, always the same ones: what came out for the twin, and for its mistake."""
-    rows: list[dict[str, Any]] = []
+def drawn(count: int) -> Iterator[tuple[int, Plan, Fault]]:
+    """`count` plans, always the same ones, each with a mistake.
 
-    @settings(
-        max_examples=2 * count,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+    Each plan has the feature that was seen least so far, and its mistake is one that was made
+    least.
+    """
+    seen, made = (
+        Counter({**dict.fromkeys(FEATURES, 0), **dict.fromkeys(OF_PLANS, 0)}),
+        Counter[str](),
     )
-    @given(plan=plans(), choice=st.integers(0, 2**16))
-    def run(plan: Plan, choice: int) -> None:
+    given = 0
+    for seed in numbers():
+        if given == count:
+            return
+        plan = plan_of(seed, min(seen, key=lambda name: seen[name]))
         found = faults(plan)
-        # TensorFlow has no gradients of grouped convolutions on CPU. A plan of nothing but sums
-        # leaves no room for a mistake.
-        grouped = any(layer.settings.get("groups", 1) > 1 for layer in plan.layers)
-        if found and not grouped and len(rows) < count:
-            rows.append(row(len(rows), plan, found[choice % len(found)]))
+        # TensorFlow has no gradients of grouped convolutions on CPU.
+        if not found or any(layer.settings.get("groups", 1) > 1 for layer in plan.layers):
+            continue
+        fault = min(found, key=lambda each: made[each.what])
+        seen.update(features(plan))
+        made[fault.what] += 1
+        given += 1
+        yield seed, plan, fault
 
-    run()
-    return rows
+
+def key(seed: int, plan: Plan, fault: Fault) -> str:
+    """Of what a row is about."""
+    text = plan.to_json() + fault.plan.to_json()
+    return f"{seed}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def row(number: int, plan: Plan, fault: Fault) -> dict[str, Any]:
+def row(seed: int, plan: Plan, fault: Fault) -> dict[str, Any]:
+    begun = time.process_time()
     twin, mistaken = check(plan, plan), check(plan, fault.plan)
     placed = [names for names in named(mistaken) if names & set(fault.layers)]
+    right = twin["verdict"] == "pass" and mistaken["verdict"] == "fail" and placed
     result = {
-        "number": number,
+        "number": seed,
+        "key": key(seed, plan, fault),
         "layers": [layer.kind for layer in plan.layers],
+        "features": sorted(features(plan)),
         "twin": twin["verdict"],
         "twin_levels": {each["level"]: each["verdict"] for each in twin["levels"]},
         "fault": fault.what,
@@ -53,10 +66,11 @@ def row(number: int, plan: Plan, fault: Fault) -> dict[str, Any]:
         "level": next((e["level"] for e in mistaken["levels"] if e["verdict"] == "fail"), ""),
         "placed": bool(placed),
         "first": bool(placed) and placed[0] == named(mistaken)[0],
-        "plan": plan.to_json() if twin["verdict"] != "pass" or not placed else None,
+        "plan": None if right else plan.to_json(),
+        "cpu_seconds": round(time.process_time() - begun, 1),
         "environment": twin["environment"],
     }
-    shown = ("number", "twin", "fault", "verdict", "level", "placed", "first")
+    shown = ("number", "twin", "fault", "verdict", "level", "placed", "first", "cpu_seconds")
     print(*(f"{key} {result[key]}" for key in shown), sep=", ", file=sys.stderr, flush=True)
     return result
 
@@ -66,13 +80,10 @@ def check(keras_plan: Plan, torch_plan: Plan) -> dict[str, Any]:
     from tests.zoo import build_keras, build_torch
 
     ours, theirs = keras_plan.as_dict(), torch_plan.as_dict()
-    rng = np.random.default_rng(0)
-    shape = (4, *keras_plan.shape)
-    inputs = rng.integers(0, keras_plan.words, shape) if keras_plan.words else None
     report = pairs.check(
         lambda: build_keras.build(ours),
         lambda: build_torch.build(theirs),
-        rng.standard_normal(shape) if inputs is None else inputs,
+        shapes=keras_plan.shapes,
         level="trajectory",
     )
     return report.to_dict()
