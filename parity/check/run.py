@@ -342,7 +342,7 @@ class _Job:
         asked, mapping = self.asked, self.mapping
         alone = structure.Alone.of(self.keras, self.torch, mapping, self._depends)
         matching, weights = self._matched(alone)
-        transferred = self._transferred(weights)
+        transferred = self._transferred(weights, alone)
         inside: origins.Inside | None = None
         results = [alone.result(self.outputs, asked.allow), transferred]
         starts: list[origins.Origin] = []
@@ -640,8 +640,11 @@ class _Job:
         )
         return self.sides[1].trace(request, folder)
 
-    def _depends(self, framework: str, names: Sequence[str]) -> set[str]:
-        """Which of a side's parameters its outputs, loss or gradients depend on at all."""
+    def _depends(
+        self, framework: str, names: Sequence[str], rows: Mapping[str, np.ndarray] | None = None
+    ) -> set[str]:
+        """Which of a side's parameters, or of their `rows`, its outputs, loss or gradients depend
+        on at all."""
         side = self.sides[FRAMEWORKS.index(framework)]
         folder = self._folder(framework, "alone")
         held = load_file(self._weights(framework))
@@ -659,6 +662,8 @@ class _Job:
             for at, name in enumerate(changed):
                 generator = np.random.default_rng([self.asked.seed, at])
                 drawn = generator.uniform(0.5, 1.5, values[name].shape)
+                if rows:
+                    drawn[~rows[name]] = 0
                 values[name] = (drawn + values[name]).astype(values[name].dtype)
             write_tensors(folder / "weights.safetensors", values)
             weights = str(folder / "weights.safetensors")
@@ -714,7 +719,7 @@ class _Job:
         found = _labels(self.asked.labels, len(self.outputs.given), self.batch)
         return _write(self.folder / "labels.npz", found)
 
-    def _transferred(self, weights: levels.Weights) -> LevelResult:
+    def _transferred(self, weights: levels.Weights, alone: structure.Alone) -> LevelResult:
         """What arrives is what was sent, there and back; or what both sides hold, bit for bit."""
         bits = Allowed(0.0, "bits: weights are copied and permuted", bits=True)
         graphs = (self.keras, self.torch)
@@ -724,6 +729,8 @@ class _Job:
         if self.asked.direction:
             back = transfer.to_keras if target == "torch" else transfer.to_torch
             returned = back({**start, **moved}, self.mapping, *graphs, start=sent, lost=[])
+            for name, own in alone.rows[source].items():  # which the other side has no place for
+                sent[name][own] = 0
             pairs: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
                 name: (sent[name], value) for name, value in returned.items()
             }
