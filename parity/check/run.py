@@ -40,7 +40,7 @@ from parity.check.sides import Side
 from parity.check.stored import write_tensors
 from parity.check.trace import Request, Trace
 from parity.ladder.measure import ABSTAIN, FAIL, Allowed, Tensor, compare
-from parity.ladder.results import LevelResult, summarise
+from parity.ladder.results import LevelResult, abstain, summarise
 from parity.transfer.candidates import Side as Described
 from shared_data.errors import InputError
 
@@ -357,7 +357,8 @@ class _Job:
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
             results += levels.levels(comparison, wanted)
             if "loss" in RUNS[asked.level]:
-                results += self._randomness(weights)
+                differ = any(each.verdict == FAIL for each in results)
+                results += self._randomness(weights, differ)
                 results.sort(key=lambda each: LEVELS.index(each.level))
             results = self._stepped_again(results, weights)
             traces = (comparison.keras, comparison.torch)
@@ -473,9 +474,9 @@ class _Job:
             words.append(f"{len(drawn)} tensors at neutral values were drawn: {_first(drawn)}")
         return comparison, ". ".join(words)
 
-    def _randomness(self, weights: levels.Weights) -> list[LevelResult]:
+    def _randomness(self, weights: levels.Weights, differ: bool) -> list[LevelResult]:
         """Training mode with dropout on, both sides drawing the same numbers; nothing where no side
-        draws."""
+        draws. Sides that `differ` without it are not run over and over for their distributions."""
         self.observe("running both with dropout on")
 
         def run(mirrored: bool = False, repeats: int = 0) -> levels.Comparison:
@@ -501,6 +502,9 @@ class _Job:
             other = levels.randomness(run(mirrored=True))
             if other.verdict != FAIL:
                 return [other]
+            if levels.unpaired(found) and differ:
+                said = "draws could not be paired, and the sides differ without dropout already"
+                return [abstain("randomness", said, self.asked.precision)]
             if levels.unpaired(found):
                 return [levels.distributions(run(repeats=REPEATS))]
         return [result]

@@ -500,9 +500,7 @@ def judged(pair: Library) -> dict[str, Any]:
     row |= _check(pair, pair.torch)
     row["right"] = is_right(pair, row)
     row["faults"] = []
-    # A fault shows nothing in what does not pass: where more differs, only up to there.
-    level = pair.level if row["right"] else ""
-    if level:
+    if row["right"] and pair.level:  # a fault in what differs by itself shows nothing
         for kind in library_faults.FAULTS:
             done: list[str] = []
 
@@ -513,7 +511,7 @@ def judged(pair: Library) -> dict[str, Any]:
 
             build()
             if done[0]:
-                found = _check(pair, build, examination="quick", level=level)
+                found = _check(pair, build, examination="quick", level="gradient")
                 row["faults"].append({"kind": kind, "done": done[0], **found})
     print(f"{pair.name}: {row['verdict']} {row['said']}", file=sys.stderr)
     return row
