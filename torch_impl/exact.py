@@ -18,12 +18,18 @@ from torch_impl.functions import in_place, name_of
 
 
 def widened(
-    function: Any, args: Any, kwargs: Any, double: Callable[[Tensor], Tensor] = Tensor.double
+    function: Any,
+    args: Any,
+    kwargs: Any,
+    double: Callable[[Tensor], Tensor] = Tensor.double,
+    number: Callable[[float], float] = float,
 ) -> tuple[Any, Any, Any]:
     """A call in float64 without what goes through float32. `double` is what it makes of float32
-    tensors, which are constants: all else is float64 already."""
+    tensors, which are constants: all else is float64 already; `number` of numbers."""
 
     def wide(value: Any) -> Any:
+        if type(value) is float:
+            return number(value)
         if isinstance(value, Tensor):
             return double(value) if value.dtype is torch.float32 else value
         if type(value) in (list, tuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from parity.check.trace import nudged_single
+from parity.check.trace import nudged_number, nudged_single
 from torch_impl import held
 
 
@@ -19,7 +19,7 @@ class Singles:
     """The constants of a model; of none (a run in float32) all stays as it is.
 
     A buffer is one unless its module is a norm that keeps statistics, or training moves it. So is a
-    tensor of type float32 that meets what is computed (`met`).
+    tensor of type float32 that meets what is computed (`met`), and a number of about its digits.
     """
 
     def __init__(self, model: nn.Module | None) -> None:
@@ -56,8 +56,15 @@ class Singles:
             self._note(self._names.get(id(value), f"a constant in {where}"))
         return torch.from_numpy(moved) if self._nudge else value.double()
 
-    def _note(self, name: str) -> None:
-        note = f"{name} is held in float32: judged with float32's rounding of it"
+    def number(self, value: float, where: str) -> float:
+        """A number that the model computes with, which may have been cut off."""
+        moved = nudged_number(value)
+        if moved != value:
+            self._note(f"{value!r} in {where}", "has no more digits than float32")
+        return moved if self._nudge else value
+
+    def _note(self, name: str, held: str = "is held in float32") -> None:
+        note = f"{name} {held}: judged with float32's rounding of it"
         if note not in self.notes:
             self.notes.append(note)
 

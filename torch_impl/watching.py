@@ -231,7 +231,9 @@ class Watch(TorchFunctionMode):
             args, kwargs = functions.without_dropout(function, args, kwargs)
         if self._double:
             with self._aside():
-                function, args, kwargs = widened(function, args, kwargs, self._doubled)
+                function, args, kwargs = widened(
+                    function, args, kwargs, self._doubled, self._numbered
+                )
         if torch.is_autocast_enabled("cpu"):
             self.autocast.add(torch.get_autocast_dtype("cpu"))
         if self._inside:
@@ -250,6 +252,9 @@ class Watch(TorchFunctionMode):
         elif value.grad_fn is None:
             wide = self._singles.met(value, self._path[-1] if self._path else ROOT)
         return wide
+
+    def _numbered(self, value: float) -> float:
+        return self._singles.number(value, self._path[-1] if self._path else ROOT)
 
     def _call(self, function: Any, args: Any, kwargs: Any) -> Any:
         given = list(tensors([args, kwargs]))

@@ -41,7 +41,7 @@ from parity.check.sides import Side
 from parity.check.stored import write_tensors
 from parity.check.trace import Request, Trace
 from parity.ladder.measure import ABSTAIN, FAIL, PASS, Allowed, Measurement, Tensor, compare
-from parity.ladder.results import LevelResult, summarise
+from parity.ladder.results import LevelResult, abstain, summarise
 from parity.transfer.candidates import Side as Described
 from shared_data.errors import InputError
 
@@ -368,7 +368,7 @@ class _Job:
         asked, mapping = self.asked, self.mapping
         alone = structure.Alone.of(self.keras, self.torch, mapping, self._depends)
         matching, weights = self._matched(alone)
-        transferred = self._transferred(weights)
+        transferred = self._transferred(weights, alone)
         inside: origins.Inside | None = None
         results = [alone.result(self.outputs, asked.allow), transferred]
         starts: list[origins.Origin] = []
@@ -385,7 +385,8 @@ class _Job:
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
             results += levels.levels(comparison, wanted, further)
             if "loss" in RUNS[asked.level]:
-                results += self._randomness(weights)
+                differ = any(each.verdict == FAIL for each in results)
+                results += self._randomness(weights, differ)
                 results.sort(key=lambda each: LEVELS.index(each.level))
             results = self._stepped_again(results, weights)
             traces = (comparison.keras, comparison.torch)
@@ -617,9 +618,9 @@ class _Job:
             *traces, weights, self.way, self.outputs, {}, asked.rtol, asked.atol
         )
 
-    def _randomness(self, weights: levels.Weights) -> list[LevelResult]:
+    def _randomness(self, weights: levels.Weights, differ: bool) -> list[LevelResult]:
         """Training mode with dropout on, both sides drawing the same numbers; nothing where no side
-        draws."""
+        draws. Sides that `differ` without it are not run over and over for their distributions."""
         self.observe("running both with dropout on")
 
         def run(mirrored: bool = False, repeats: int = 0) -> levels.Comparison:
@@ -645,6 +646,9 @@ class _Job:
             other = levels.randomness(run(mirrored=True))
             if other.verdict != FAIL:
                 return [other]
+            if levels.unpaired(found) and differ:
+                said = "draws could not be paired, and the sides differ without dropout already"
+                return [abstain("randomness", said, self.asked.precision)]
             if levels.unpaired(found):
                 return [levels.distributions(run(repeats=REPEATS))]
         return [result]
@@ -820,8 +824,11 @@ class _Job:
         )
         return self.sides[1].trace(request, folder)
 
-    def _depends(self, framework: str, names: Sequence[str]) -> set[str]:
-        """Which of a side's parameters its outputs, loss or gradients depend on at all."""
+    def _depends(
+        self, framework: str, names: Sequence[str], rows: Mapping[str, np.ndarray] | None = None
+    ) -> set[str]:
+        """Which of a side's parameters, or of their `rows`, its outputs, loss or gradients depend
+        on at all."""
         side = self.sides[FRAMEWORKS.index(framework)]
         folder = self._folder(framework, "alone")
         held = load_file(self._weights(framework))
@@ -839,6 +846,8 @@ class _Job:
             for at, name in enumerate(changed):
                 generator = np.random.default_rng([self.asked.seed, at])
                 drawn = generator.uniform(0.5, 1.5, values[name].shape)
+                if rows:
+                    drawn[~rows[name]] = 0
                 values[name] = (drawn + values[name]).astype(values[name].dtype)
             write_tensors(folder / "weights.safetensors", values)
             weights = str(folder / "weights.safetensors")
@@ -894,7 +903,7 @@ class _Job:
         found = _labels(self.asked.labels, len(self.outputs.given), self.batch)
         return _write(self.folder / "labels.npz", found)
 
-    def _transferred(self, weights: levels.Weights) -> LevelResult:
+    def _transferred(self, weights: levels.Weights, alone: structure.Alone) -> LevelResult:
         """What arrives is what was sent, there and back; or what both sides hold, bit for bit."""
         bits = Allowed(0.0, "bits: weights are copied and permuted", bits=True)
         graphs = (self.keras, self.torch)
@@ -904,6 +913,8 @@ class _Job:
         if self.asked.direction:
             back = transfer.to_keras if target == "torch" else transfer.to_torch
             returned = back({**start, **moved}, self.mapping, *graphs, start=sent, lost=[])
+            for name, own in alone.rows[source].items():  # which the other side has no place for
+                sent[name][own] = 0
             pairs: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
                 name: (sent[name], value) for name, value in returned.items()
             }

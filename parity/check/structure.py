@@ -7,7 +7,7 @@ other's, the check abstains. Where one side trains numbers that the other cannot
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from parity.check.trace import Trace
 from parity.ladder.measure import ABSTAIN, FAIL, PASS
 from parity.ladder.results import LevelResult, listed
 
-Depends = Callable[[str, Sequence[str]], set[str]]
+Rows = dict[str, np.ndarray]
+Depends = Callable[..., set[str]]  # of a side and names; and of some of these the rows alone
 SIDES = {"keras": "Keras", "torch": "PyTorch"}
 
 
@@ -36,6 +37,8 @@ class Alone:
         read: by side, names of those that something depends on, trained or not.
         terms: what is declared and no run shows, by side: regularisers, constraints, hooks.
         moving: of what is not trained and yet read, what training moves, in words (`moved`).
+        rows: by side, of tables that hold those of the other side, which rows are their own.
+        read_rows: those of them that something depends on, in words.
     """
 
     held: dict[str, tuple[Parameter, ...]]
@@ -45,11 +48,13 @@ class Alone:
     read: dict[str, set[str]]
     terms: dict[str, tuple[str, ...]]
     moving: tuple[str, ...] = ()
+    rows: dict[str, Rows] = field(default_factory=dict)
+    read_rows: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, keras: Graph, torch: Graph, mapping: transfer.Mapping, depends: Depends) -> Alone:
         graphs = {"keras": keras, "torch": torch}
-        single = _single(keras, torch, mapping)
+        single, rows = _single(keras, torch, mapping)
         held, unread, all_read = {}, {}, {}
         for side, graph in graphs.items():
             alone = [each for each in graph.parameters if each.name in single[side]]
@@ -61,9 +66,17 @@ class Alone:
         # A table may have rows that the other's has not, and nothing reads: that is no proof.
         tables = {side: _tables(graph, held[side]) for side, graph in graphs.items()}
         open_ = {size for size in tables["keras"].values() if size in tables["torch"].values()}
+        read_rows = tuple(
+            f"{SIDES[side]} alone has rows {listed(map(str, np.flatnonzero(own[name])))} of {name}"
+            for side, own in rows.items()
+            if own
+            for name in sorted(depends(side, [*own], own))
+        )
         counts = [
             sum(
-                int(np.prod(each.shape))
+                int(np.prod(each.shape)) - each.shape[-1] * int(rows[side][each.name].sum())
+                if each.name in rows[side]
+                else int(np.prod(each.shape))
                 for each in graph.parameters
                 if each.trained
                 and each not in unread[side]
@@ -73,7 +86,8 @@ class Alone:
         ]
         frozen = tuple(_frozen(keras, torch, mapping, single))
         terms = {side: tuple(graph.semantics.get("terms", ())) for side, graph in graphs.items()}
-        return cls(held, unread, frozen, counts[0] != counts[1], all_read, terms)
+        unequal = counts[0] != counts[1]
+        return cls(held, unread, frozen, unequal, all_read, terms, rows=rows, read_rows=read_rows)
 
     def moved(self, traces: Iterable[Trace], before: dict[str, dict[str, np.ndarray]]) -> Alone:
         """Statistics that one side alone keeps: nothing was carried to them, so that no weights
@@ -103,7 +117,7 @@ class Alone:
         return [e.name for each in self.held.values() for e in each]
 
     def result(self, outputs: Outputs, allow: Collection[str]) -> LevelResult:
-        wrong = [text for _, text in self.frozen] + list(self.moving)
+        wrong = [*(text for _, text in self.frozen), *self.moving, *self.read_rows]
         if self.unequal or not self.unknown:
             wrong += [
                 f"{SIDES[side]} alone trains {each.name} {list(each.shape)}"
@@ -152,6 +166,12 @@ class Alone:
             "constants, or nothing depends on them"
             for side, found in self.unread.items()
             if found
+        ] + [
+            f"{SIDES[side]}: rows {listed(map(str, np.flatnonzero(own)))} of {name} have no "
+            "counterpart, and nothing depends on them"
+            for side, found in self.rows.items()
+            for name, own in found.items()
+            if not self.read_rows
         ]
 
 
@@ -167,19 +187,27 @@ def _tables(graph: Graph, held: Sequence[Parameter]) -> dict[str, int]:
     }
 
 
-def _single(keras: Graph, torch: Graph, mapping: transfer.Mapping) -> dict[str, set[str]]:
-    """By side, parameters into which no number of the other side's goes."""
-    found = {}
+def _single(
+    keras: Graph, torch: Graph, mapping: transfer.Mapping
+) -> tuple[dict[str, set[str]], dict[str, Rows]]:
+    """By side, parameters into which no number of the other side's goes; and rows of tables, where
+    the others are the other side's."""
+    found, rows = dict[str, set[str]](), dict[str, Rows]()
     for source, target, carry in (
         (keras, torch, transfer.to_torch),
         (torch, keras, transfer.to_keras),
     ):
         unknown = {p.name: filled(p.shape, np.nan) for p in source.parameters}
         arrived = carry(unknown, mapping, keras, torch, lost=[])
-        names = {p.name for p in target.parameters}
         full = {name for name, value in arrived.items() if np.isnan(value).all()}
-        found[target.framework] = names - full
-    return found
+        own: Rows = {
+            name: np.asarray(~np.isnan(value).any(1))
+            for name, value in arrived.items()
+            if value.ndim == 2 and name not in full and np.isnan(value).all(1).any()
+        }
+        found[target.framework] = {p.name for p in target.parameters} - full - {*own}
+        rows[target.framework] = own
+    return found, rows
 
 
 def _frozen(

@@ -44,8 +44,11 @@ outputs, whose elements may be of different scales, the nudged ones are kept who
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,7 @@ from shared_data.errors import InputError
 SCHEMA = 1
 STEPS = 3  # of the trajectory
 BLOCK = 1 << 18  # elements, which a processor's cache holds
+WRITTEN = range(8, 13)  # digits of a number that was cut off: shorter ones are meant as they stand
 
 
 @dataclass(frozen=True)
@@ -270,6 +274,19 @@ def nudged_single(value: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
     rounded = np.isfinite(single) & ~exact & (single == value)
     found: np.ndarray = np.where(rounded, moved, otherwise)
     return found
+
+
+@cache
+def nudged_number(value: float) -> float:
+    """The same of a number in a program: one rounded to float32; and by half a unit of its last
+    digit, one written with about as many as that type holds (0.79788456 for the root of 2/pi)."""
+    single = float(nudged_single(np.array(value), np.array(value)))
+    if single != value or not math.isfinite(value):
+        return single
+    _, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    if len(digits) not in WRITTEN:
+        return value
+    return value + math.copysign(float(Decimal(5).scaleb(int(exponent) - 1)), value)
 
 
 def draw_inputs(

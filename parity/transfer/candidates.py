@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from parity.check.graph import Graph
+from parity.check.graph import INPUT, Graph
 from parity.transfer import attention, recurrent  # noqa: F401  they enter their rules
 from parity.transfer.layouts import Layout, Order, orders, turned
 from parity.transfer.names import alike
 from parity.transfer.rules import RULES, Context, Rule, Tensors, Unfit, takes
-from parity.transfer.tensors import Match, Piece, forms, use_of
+from parity.transfer.tensors import PARTS, Match, Piece, forms, use_of
 from parity.transfer.units import Unit, Web, units, web
 
 MANY = 12  # the longest chain of recurrent layers
 FEEDERS = 6  # of a layer that joins others: of more, no selection is tried
 MAPPED = ("layer_norm", "prelu")  # may have a number for each place of a map
+DENSE = ("dense", "other:EinsumDense")
 ROWS = ("dense", "batch_norm", "layer_norm", "prelu", "scale", "lstm", "gru", "simple_rnn")
 
 
@@ -94,7 +95,18 @@ class Side:
         calls = unit.calls or ((call,) if call in self.layout.nodes else ())
         part = self._pieces.setdefault(name, replace(self.unit(name) or unit, calls=calls))
         use = use_of(how, unit.kind, role)
-        return Piece(part, made, self.places[name], each.trained, use)
+        table = how == "table" or unit.kind == "embedding"
+        read = [each for call in calls for each in self.layout.nodes[call].inputs]
+        counted = table and not any(each.startswith(INPUT) for each in read)
+        return Piece(part, made, self.places[name], each.trained, use, counted)
+
+    def matrix(self, unit: Unit) -> tuple[int, int] | None:
+        """What a dense layer reads and gives."""
+        if unit.kind not in DENSE:
+            return None
+        shapes = [self.piece(name).forms[0].shape for name in unit.names.values()]
+        found = [shape for shape in shapes if len(shape) == 2]
+        return (found[0][0], found[0][1]) if len(found) == 1 else None
 
     def having(self, units: Collection[Unit]) -> Side:
         """The side as if it had these units alone; all others are seen through."""
@@ -128,6 +140,24 @@ class Fitting:
                     if key not in best or found.cost < best[key].cost:
                         best[key] = found
         return list(best.values())
+
+    def joined(self) -> Iterator[Candidate]:
+        """Dense layers of which one is as wide as several of the other side in a row, such as those
+        for query, key and value. They travel tensor by tensor: no rule is named."""
+        sizes = [
+            [(unit, size) for unit in side.units if (size := side.matrix(unit))]
+            for side in (self.keras, self.torch)
+        ]
+        for turn, (singles, others) in enumerate((sizes, sizes[::-1])):
+            for unit, (read, given) in singles:
+                for start, number in product(range(len(others)), range(2, PARTS + 1)):
+                    run = others[start : start + number]
+                    if len(run) < number or {size[0] for _, size in run} != {read}:
+                        continue
+                    if sum(size[1] for _, size in run) == given:
+                        several = tuple(each for each, _ in run)
+                        ours, theirs = (several, (unit,)) if turn else ((unit,), several)
+                        yield Candidate(ours, theirs, rule="", cost=1.0)
 
     def candidate(
         self,
@@ -204,7 +234,7 @@ class Fitting:
 
     def tensors(self, made: Match) -> dict[str, Any]:
         """The context of single tensors: their layout, and of one each how its numbers run."""
-        if len(made.keras) + len(made.torch) > 2:
+        if len(made.keras) + len(made.torch) > 2 or "rows" in made.layout:
             return dict(made.layout)
         (ours,), (theirs,) = made.keras, made.torch
         sizes = ours.forms[0].shape

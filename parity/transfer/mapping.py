@@ -10,7 +10,8 @@
 that shares its owner with others, the parameter's own name. `rule` may be left out, and so may
 whole layers, to be found. `flattened = []` says that nothing is reordered. A single tensor is named
 by its parameter (`rule = "tensor"`, see `tensors.Tensor` for its `keras_axes`, `torch_axes`,
-`joined` and `blocks`), also one of a layer that stands in another entry: it is taken out of it.
+`joined`, `blocks` and `rows`), also one of a layer that stands in another entry: it is taken out
+of it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from parity.transfer.units import Unit
 from shared_data.errors import InputError, listed
 
 ORDERS = ("flattened", "unflattened")
-NUMBERS = ("axes", "keras_axes", "torch_axes", "joined", "blocks")
+NUMBERS = ("axes", "keras_axes", "torch_axes", "joined", "blocks", "rows")
 SHOWN = 3
 
 
@@ -179,12 +180,13 @@ def find(
     bound = _bound(fixed)
     whole = [c for c in fixed if c.rule != tensors.RULE]
     free = [c for c in fitting.all() if not any(bound.intersection(_names(u)) for u in c.units)]
+    joined = [c for c in fitting.joined() if not bound & {n for u in c.units for n in _names(u)}]
     singles = [c for c in fixed if c.rule == tensors.RULE]
 
     def found(shared: set[str]) -> Mapping:
         near = [c for c in free if not _parted(c, shared)]
-        units = {unit for candidate in (*whole, *near) for unit in candidate.units}
-        chosen = search.choose(ours.having(units), theirs.having(units), [*whole, *near])
+        wide = [c for c in joined if not _parted(c, shared)]
+        chosen = search.choose(ours, theirs, [*whole, *near], wide)
         more = _left_over(chosen, singles, fitting, shared)
         return _mapping(chosen, [*singles, *more], ours, theirs)
 

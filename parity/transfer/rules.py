@@ -57,7 +57,7 @@ class Context:
         flattened: how the rows that a layer reads run on both sides, behind a flatten.
         unflattened: how what it gives runs, before a reshape to a map.
         axes: the permutation of a tensor with several axes from Keras to PyTorch, if they differ.
-        keras_axes, torch_axes, joined, blocks: of the rule `tensor`, see `tensors.Tensor`.
+        keras_axes, torch_axes, joined, blocks, rows: of the rule `tensor`, see `tensors.Tensor`.
         dry: only shapes are asked for.
         strict: raise where something would be lost; otherwise `lost` says what was.
     """
@@ -71,6 +71,7 @@ class Context:
     torch_axes: tuple[tuple[int, ...], ...] = ()
     joined: int | None = None
     blocks: tuple[int, ...] = ()
+    rows: int | None = None
     dry: bool = False
     strict: bool = True
     lost: list[str] = field(default_factory=list)

@@ -36,10 +36,20 @@ class Found:
     by_graph: bool = True
 
 
-def choose(keras: Side, torch: Side, candidates: Sequence[Candidate]) -> Found:
-    """The best choice; it leaves layers out where they have no counterpart."""
-    by_graph = _Graphs(keras, torch).solve(candidates)
-    return by_graph or _align(keras, torch, candidates)
+def choose(
+    keras: Side, torch: Side, candidates: Sequence[Candidate], joined: Sequence[Candidate] = ()
+) -> Found:
+    """The best choice; it leaves layers out where they have no counterpart, or `joined` ones.
+
+    `joined`: layers of which one stands for several, and that no rule carries. Where layers are
+    aligned they keep their places, so that none of them is taken for another.
+    """
+    units = {unit for each in candidates for unit in each.units}
+    by_graph = _Graphs(keras.having(units), torch.having(units)).solve(candidates)
+    if by_graph:
+        return by_graph
+    units |= {unit for each in joined for unit in each.units}
+    return _align(keras.having(units), torch.having(units), candidates, joined)
 
 
 class _Graphs:
@@ -242,12 +252,14 @@ def _rating(choice: Sequence[Candidate]) -> tuple[float, float, int, float]:
     )
 
 
-def _align(keras: Side, torch: Side, candidates: Sequence[Candidate]) -> Found:
+def _align(
+    keras: Side, torch: Side, candidates: Sequence[Candidate], joined: Sequence[Candidate]
+) -> Found:
     """As many layers as can be matched in one order, at the least cost; then those left over."""
     ours, theirs = keras.units, torch.units
     place = {unit: at for side in (ours, theirs) for at, unit in enumerate(side)}
     ending: dict[tuple[int, int], list[Candidate]] = {}
-    for each in candidates:
+    for each in (*candidates, *joined):
         spans = [sorted(place[unit] for unit in group) for group in (each.keras, each.torch)]
         if all(span == list(range(span[0], span[-1] + 1)) for span in spans):
             ending.setdefault((spans[0][-1] + 1, spans[1][-1] + 1), []).append(each)
@@ -273,7 +285,7 @@ def _align(keras: Side, torch: Side, candidates: Sequence[Candidate]) -> Found:
         at = before
     chosen.reverse()
     chosen += _left_over(keras, torch, candidates, chosen)
-    chosen.sort(key=lambda c: c.keras[0].at)
+    chosen = sorted((c for c in chosen if c.rule), key=lambda c: c.keras[0].at)
     return Found(chosen, by_graph=False)
 
 

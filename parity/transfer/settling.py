@@ -223,6 +223,8 @@ class _Settling:
                 return
             for way in tensors.ways(*pieces):
                 yield {**own, "keras_axes": (), "torch_axes": (), **way}
+            if "rows" in own:
+                return
             sizes = next((f.shape for side in pieces for p in side for f in p.forms), ())
             if "joined" not in own and len(sizes) == 2 and sizes[0] == sizes[1]:
                 axes = own.get("torch_axes", ((0, 1),))[0]

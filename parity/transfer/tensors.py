@@ -31,6 +31,7 @@ from parity.transfer.units import Unit
 
 RULE = "tensor"
 PARTS = 8  # that one tensor may hold of the other side's
+ROWS = 4  # before those of a table that the other side has
 RANK = 4  # of more axes that are not known, no order is tried
 
 
@@ -42,11 +43,14 @@ class Tensor:
     hold the same numbers: their form. Several are the parts of the one along its axis `joined`, as
     the axes stand then. From Keras' form to PyTorch's, `flattened` reorders the last axis but one
     (what a matrix reads), `unflattened` the last, and `blocks` exchanges equal parts of it: gates.
+    Of two tables of unequal length the shorter stands in the longer from its row `rows` on.
     """
 
     @staticmethod
     def to_torch(tensors: Tensors, context: Context) -> Tensors:
         ours, theirs = context.wanted("keras"), context.wanted("torch")
+        if context.rows is not None:
+            return _rows(tensors, theirs, context)
         sides = _axes(context.keras_axes, ours), _axes(context.torch_axes, theirs)
         whole = _whole(ours, theirs, *sides)
         parts = [_formed(tensors[key], axes) for key, axes in zip(ours, sides[0], strict=True)]
@@ -56,6 +60,8 @@ class Tensor:
     @staticmethod
     def to_keras(tensors: Tensors, context: Context) -> Tensors:
         ours, theirs = context.wanted("keras"), context.wanted("torch")
+        if context.rows is not None:
+            return _rows(tensors, ours, context)
         sides = _axes(context.keras_axes, ours), _axes(context.torch_axes, theirs)
         whole = _whole(ours, theirs, *sides)
         parts = [_formed(tensors[key], axes) for key, axes in zip(theirs, sides[1], strict=True)]
@@ -64,6 +70,22 @@ class Tensor:
 
 
 Axes = tuple[int, ...]
+
+
+def _rows(tensors: Tensors, wanted: dict[str, Shape], context: Context) -> Tensors:
+    """A table cut out of a longer one, or put into one, whose other rows are zero."""
+    if len(tensors) != 1 or len(wanted) != 1:
+        raise Unfit("rows are those of one table on each side")
+    ((key, shape),), (value,) = wanted.items(), tensors.values()
+    first = context.rows or 0
+    if len(value) < shape[0]:
+        made = np.zeros((shape[0], *value.shape[1:]), value.dtype)
+        made[first : first + len(value)] = value
+        return {key: made}
+    made = value[first : first + shape[0]]
+    if not context.dry and any(each.any() for each in (value[:first], value[first + shape[0] :])):
+        context.lose(f"{key} has no place for all rows, and those before or behind are not zero")
+    return {key: made}
 
 
 def _axes(given: tuple[Axes, ...], shapes: dict[str, Shape]) -> list[Axes]:
@@ -167,6 +189,7 @@ class Piece:
     place: int
     trained: bool
     use: str = ""  # "term" or "factor" where it is known to be added or multiplied
+    counted: bool = False  # a table whose rows the model itself counts: no input is looked up in it
 
     @property
     def name(self) -> str:
@@ -277,6 +300,10 @@ def layouts(keras: Piece, torch: Piece) -> list[Layout]:
 
     As what matters is how they lie to each other, one of two unknown forms stays as it is.
     """
+    if _tables(keras, torch):
+        more = abs(keras.shape[0] - torch.shape[0])
+        firsts = [more, *range(more)] if more <= ROWS else [*range(ROWS + 1)]
+        return [{"rows": first} for first in firsts]
     if math.prod(keras.shape) != math.prod(torch.shape):
         return []
     ours = keras.forms if keras.forms[0].sure or torch.forms[0].sure else keras.forms[:1]
@@ -286,6 +313,13 @@ def layouts(keras: Piece, torch: Piece) -> list[Layout]:
             if a.plain == b.plain:
                 found.append(_layout([a], [b]))
     return [each for at, each in enumerate(found) if each not in found[:at]]
+
+
+def _tables(keras: Piece, torch: Piece) -> bool:
+    """Whether one may be a part of the other: tables of unequal length, such as for positions."""
+    one, other = keras.shape, torch.shape
+    alike = len(one) == len(other) == 2 and one[1] == other[1] and one[0] != other[0]
+    return alike and (keras.counted or torch.counted)
 
 
 def _layout(ours: Sequence[Form], theirs: Sequence[Form], joined: int | None = None) -> Layout:
@@ -377,7 +411,7 @@ class _Fitting:
                 yield made, (i - a, j - b)
 
     def of(self, ours: tuple[Piece, ...], theirs: tuple[Piece, ...]) -> Match | None:
-        key = (*(p.forms for p in ours), None, *(p.forms for p in theirs))
+        key = tuple(tuple((p.forms, p.counted) for p in side) for side in (ours, theirs))
         if key not in self.known:
             self.known[key] = next(iter(ways(ours, theirs)), None)
         layout = self.known[key]
@@ -390,6 +424,8 @@ def _runs(ours: list[Piece], theirs: list[Piece], i: int, j: int) -> Iterator[tu
     if sizes[0] == sizes[1]:
         yield 1, 1
         return
+    if _tables(ours[i - 1], theirs[j - 1]):
+        yield 1, 1
     side, at, whole = (theirs, j, sizes[0]) if sizes[0] > sizes[1] else (ours, i, sizes[1])
     total = 0
     for number in range(1, min(at, PARTS) + 1):
@@ -422,6 +458,7 @@ def _gain(made: Match) -> float:
     number = len(made.keras) + len(made.torch)
     uses = {p.use for p in (*made.keras, *made.torch)} - {""}
     used = 0.3 * (len(uses) == 1) - 0.3 * (len(uses) > 1)
+    used -= 0.5 * ("rows" in made.layout)
     return number + 0.2 * words + 0.1 * numbers + used - 2 * (not _alike_trained(made))
 
 

@@ -185,3 +185,38 @@ def test_a_clip_that_only_large_numbers_reach_is_seen_behind_a_table(clipped: bo
     assert report.verdict == ("pass" if clipped else "fail"), report.text()
     assert "large numbers in tables" in report.examined
     assert clipped or [each.keras for each in report.origins] == ["clip"]
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_rows_of_a_table_that_one_side_alone_has_decide_nothing_unless_they_are_read(
+    read: bool,
+) -> None:
+    import keras
+    import torch
+    from torch import nn
+
+    class Looked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.out = nn.Embedding(7, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            x = x + self.table(torch.arange(2, 7))
+            return self.out(x + self.table(torch.tensor(1)) if read else x)
+
+    class Added(keras.layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=(5, 6), name="table")
+
+        def call(self, x):
+            return x + self.table
+
+    def build_keras():
+        return keras.Sequential([keras.Input((5, 6)), Added(), keras.layers.Dense(2, name="out")])
+
+    values = np.random.default_rng(0).normal(size=(2, 5, 6))
+    report = parity.check_pair(build_keras, Looked, values, level="update")
+    said = "rows 0, 1 of table.weight have no counterpart"
+    assert report.verdict == ("fail" if read else "pass"), report.text()
+    assert any(said in note for note in report.notes) != read
+    assert ("PyTorch alone has rows 0, 1 of table.weight" in report.levels[0].detail) == read

@@ -260,6 +260,25 @@ def halves_of_a_gate_in_the_other_order() -> Models:
     return keras.Model(given, L.Dense(2)(made)), net, (6,)
 
 
+def one_matrix_for_query_key_and_value_beside_an_output_as_wide_as_each() -> Models:
+    def forward(net: Any, x: Any) -> Any:
+        return net.out(F.scaled_dot_product_attention(net.q(x), net.k(x), net.v(x)))
+
+    given = keras.Input((5, 6))
+    q, k, v = ops.split(L.Dense(18)(given), 3, axis=-1)
+    scores = ops.softmax(ops.matmul(q, ops.swapaxes(k, 1, 2)) / 6**0.5)
+    net = Net(forward, **{name: nn.Linear(6, 6) for name in ("q", "k", "v", "out")})
+    return keras.Model(given, L.Dense(6)(ops.matmul(scores, v))), net, (5, 6)
+
+
+def positions_from_the_third_row_on() -> Models:
+    def forward(net: Any, x: Any) -> Any:
+        return net.out(x + net.positions(torch.arange(2, 7)))
+
+    ours = sequential((5, 6), Bare(lambda x, table: x + table, table=(5, 6)), L.Dense(3))
+    return ours, Net(forward, positions=nn.Embedding(7, 6), out=nn.Linear(6, 3)), (5, 6)
+
+
 PAIRS = [
     functional_network,
     square_matrices_multiplied_from_the_right,
@@ -278,6 +297,8 @@ PAIRS = [
     rows_behind_a_flatten_that_is_not_seen,
     a_convolution_for_every_step,
     halves_of_a_gate_in_the_other_order,
+    one_matrix_for_query_key_and_value_beside_an_output_as_wide_as_each,
+    positions_from_the_third_row_on,
 ]
 
 

@@ -283,6 +283,24 @@ def test_a_rounded_constant_has_a_floor_of_float32(tmp_path: Path) -> None:
         assert floor < 1e-5 * exact**2 * 1e-9 and not notes
 
 
+def test_a_number_that_was_cut_off_has_a_floor_of_its_digits(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self, number: float) -> None:
+            super().__init__()
+            self.number = number
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.number
+
+    value = random(4, 1)
+    output, floor, notes = forward(Net(0.79788456), value, tmp_path)
+    off = np.abs(output - value * np.sqrt(2 / np.pi)).max()
+    assert 1e-10 < off < floor < 1e-7 and "0.79788456 in" in notes
+    for meant in (0.044715, 1e-5, float(np.sqrt(2 / np.pi)), 1.0 / 3):
+        _, floor, notes = forward(Net(meant), value, tmp_path)
+        assert floor < 1e-14 and not notes
+
+
 def test_moving_statistics_are_no_constants(tmp_path: Path) -> None:
     model = nn.BatchNorm1d(3)
     model.running_mean.fill_(0.1)
