@@ -12,7 +12,7 @@ demo: $(STAMP)  ## train both frameworks on drawn faces and compare them
 	$(BIN)/python -m parity.compare --variant additional_layers
 
 test: $(STAMP) lint  ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -60,8 +60,9 @@ def trace(model: keras.Model, graph: Graph, request: Request, made: Trace | None
             batch = fitted(model, _arrays(path))
             for part in side.further(name, batch):
                 made.keep(part)
-            for part in side.further(name, _nudged(batch), nudge=True):
-                made.keep_floor(part)
+            if request.series_nudge:
+                for part in side.further(name, _nudged(batch), nudge=True):
+                    made.keep_floor(part)
         made.notes += side.notes
         if request.repeats:
             for part in side.repeated(given):

@@ -64,8 +64,9 @@ def trace(
             batch = _arrays(path, INPUT)
             for part in side.further(name, batch):
                 made.keep(part)
-            for part in side.further(name, _nudged(side.cast(batch)), nudge=True):
-                made.keep_floor(part)
+            if request.series_nudge:
+                for part in side.further(name, _nudged(side.cast(batch)), nudge=True):
+                    made.keep_floor(part)
         if reference is not None and request.pairs:
             forced = Forced(reference, request.pairs, getattr(torch, request.precision))
             for part in side.forced(given, forced):

@@ -147,6 +147,13 @@ class Comparison:
         )
         return bool(self.trained) and not moved
 
+    @cached_property
+    def _largest(self) -> float:
+        """Of Keras' gradients by parameters, in the first batch."""
+        ours = self.keras.names("gradient")
+        found = (self.keras.tensors[f"gradient/{n}"] for n in ours if not n.startswith(INPUT))
+        return max((Tensor.whole(each).scale for each in found), default=0.0)
+
     def moved(self, prefix: str) -> dict[str, Measurement]:
         """By PyTorch's name, after steps: `update` or `trajectory`. Where a gradient is rounding
         alone, Adam makes whole steps of it, in any direction: then nothing needs to be decided."""
@@ -164,6 +171,8 @@ class Comparison:
         compared = {n: v for n, v in ours.items() if n not in self.weights.given}
         largest = max((Tensor.whole(v).scale for v in compared.values()), default=0.0)
         gradient = prefix.endswith("gradient")
+        # What is rounding alone in the first batch is so in another, beside what is larger there.
+        far = largest / (self._largest or largest or 1.0) if prefix.startswith("series/") else 0.0
         found = {}
         for name in dict.fromkeys([*ours, *torch.names(below)]):
             if name in self.weights.given or name.startswith((INPUT, "loss")):
@@ -173,7 +182,8 @@ class Comparison:
             floor = self._floor(prefix, ours.get(name), name)
             if prefix.startswith("series/"):
                 batch = prefix.split("/")[1]
-                floor = max(floor, self._vanishing(f"gradient/{name}", batch))
+                first = self._floor("gradient", ours.get(name), name)
+                floor = max(floor, self._vanishing(f"gradient/{name}", batch), far * first)
             if prefix in STEPPING:
                 own = self._floor("gradient", ours.get(name), name)
                 floor = max(floor, STEPPING[prefix] * self.gain * own)
@@ -194,6 +204,16 @@ class Comparison:
             self._last = {}  # before the next are made
             self._last = {prefix: self.weights.to_torch(self.keras.under(prefix))}
         return self._last[prefix]
+
+    def unsure(self, batch: str) -> bool:
+        """Whether anything of a further batch is further apart than without any floor it may be."""
+        found = [*self.outputs_in("forward", batch)]
+        if not self.series[batch] and all(
+            f"series/{batch}/loss" in each.tensors for each in (self.keras, self.torch)
+        ):
+            found += [*self.outputs_in("training", batch), self.losses(batch), *self.inputs(batch)]
+            found += self.parameters(f"series/{batch}/gradient").values()
+        return any(each.verdict == FAIL and each.absolute is not None for each in found)
 
     def losses(self, batch: str = "") -> Measurement:
         name = f"series/{batch}/loss" if batch else "loss"

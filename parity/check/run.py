@@ -483,11 +483,11 @@ class _Job:
         asked = self.asked
         drawn = self._wake(alone)
         further = self.drawing.series(DRAWS[asked.examination]) if self._series else []
-        traces = self._run(RUNS[asked.level], further)
+        traces = self._run(RUNS[asked.level], further, series_nudge=False)
         if any(name.endswith("training") for each in traces for name in each.drawn):
             # Something draws that cannot be switched off: then all of it is on, on both sides.
             self._noise = True
-            traces = self._run(RUNS[asked.level], further)
+            traces = self._run(RUNS[asked.level], further, series_nudge=False)
         settings, first = OPTIMIZERS[asked.optimizer], self.drawing.first()
         comparison = levels.Comparison(
             *traces,
@@ -500,6 +500,12 @@ class _Job:
             settings["learning_rate"] / settings.get("epsilon", 1.0),
             {each.name: _largest(each.values) / _largest(first) for each in further},
         )
+        # What agrees to rounding needs no floor.
+        if unsure := [each for each in further if comparison.unsure(each.name)]:
+            wanted = RUNS[asked.level][:2]
+            floors = self._run(wanted, unsure, inside=False, below="floors", nudge=False)
+            traces = (traces[0].with_floors(floors[0]), traces[1].with_floors(floors[1]))
+            comparison = replace(comparison, keras=traces[0], torch=traces[1])
         if further and (far := self._far(weights)):
             comparison.others = {FAR: far}
         for run in sorted({*traces[0].refused, *traces[1].refused}):
@@ -623,7 +629,7 @@ class _Job:
         draws. Sides that `differ` without it are not run over and over for their distributions."""
         self.observe("running both with dropout on")
 
-        def run(mirrored: bool = False, repeats: int = 0) -> levels.Comparison:
+        def run(mirrored: bool = False, repeats: int = 0, nudge: bool = True) -> levels.Comparison:
             traces = self._run(
                 ("loss",),
                 (),
@@ -632,15 +638,17 @@ class _Job:
                 noise=True,
                 mirrored=mirrored,
                 repeats=repeats,
+                nudge=nudge,
             )
             asked = self.asked
             return levels.Comparison(
                 *traces, weights, self.way, self.outputs, {}, asked.rtol, asked.atol
             )
 
-        found = run()
+        found = run(nudge=False)
         if not (found.keras.drawn or found.torch.drawn):
             return []
+        found = run()
         result = levels.randomness(found)
         if result.verdict == FAIL and not found.torch.drawn.get("training", {}).get("mismatches"):
             other = levels.randomness(run(mirrored=True))

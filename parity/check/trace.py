@@ -45,8 +45,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -95,7 +96,7 @@ class Request:
             epsilon, weight_decay, momentum, rho.
         precision: float64 (the model's own types are overruled) or float32.
         inside: whether calls are recorded, not the ends alone.
-        nudge: whether floors are wanted.
+        nudge: whether floors are wanted; `series_nudge`: of the series.
         noise: whether dropout is on in training mode.
         mirrored: one minus each uniform number, for a port that keeps where numbers are small.
         draws: the folder in which Keras' draws are, below the name of each run.
@@ -131,6 +132,7 @@ class Request:
     threads: int = 0
     inside: bool = True
     nudge: bool = True
+    series_nudge: bool = True
     noise: bool = False
     mirrored: bool = False
     draws: str | None = None
@@ -169,7 +171,7 @@ class Trace:
 
     framework: str
     precision: str
-    tensors: dict[str, np.ndarray] | Stored = field(default_factory=dict)
+    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what could not be run, and why
@@ -182,6 +184,12 @@ class Trace:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "trace.json").unlink(missing_ok=True)
         return cls(framework, precision, Growing(folder / "trace"))
+
+    def with_floors(self, other: Trace) -> Trace:
+        """The same, with what another run of it says of floors that this one does not know."""
+        maps: list[Any] = [self.tensors, other.tensors]
+        tensors: Mapping[str, np.ndarray] = ChainMap(*maps)
+        return replace(self, tensors=tensors, floors=other.floors | self.floors)
 
     def names(self, prefix: str) -> list[str]:
         """What stands below `prefix/`: the rest of its names."""
