@@ -603,7 +603,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"- verdicts right: {right} of {len(rows)}",
         f"- planted faults: {len(faults)}, passed: {faults.count('pass')}",
         "- truth: by a script outside the project, in float64; weights carried by name (T5's by a "
-        "list, MobileNetV2's in the order of execution)",
+        "list; MobileNet's and EfficientNet's layer by layer, in their order)",
+        "- planted faults: quick examination, up to gradient; none in a pair that differs anyway",
         "- GB: the largest so far of the one process that checks all pairs",
     ]
     return "\n".join([*summary, "", *markdown_table(heading, cells, left=7)]) + "\n"
