@@ -37,6 +37,7 @@ class Drawing:
 
     Attributes:
         said: what each input that is no plain number was taken for.
+        far: how many times as large as what is drawn all that is large is.
     """
 
     def __init__(self, graph: Graph, like: Arrays, seed: int, given: bool) -> None:
@@ -57,7 +58,7 @@ class Drawing:
                 self.masks.add(name)
         for name in [n for n in self.rows if TYPES.search(named.get(n, "")) and self.rows[n] < 9]:
             self.types.add(name)
-        self.constants = _constants(graph)
+        self.far = max(LARGE, *(4 * abs(each) for each in _constants(graph)))
         self.masked = bool(self.masks) or any(
             node.settings.get("mask_zero") or node.kind == "other:Masking" for node in graph.nodes
         )
@@ -100,8 +101,7 @@ class Drawing:
             Batch("an odd number of samples", self._some(5 if many != 5 else 3, 3)),
         ]
         if floats:
-            far = max(LARGE, *(4 * abs(each) for each in self.constants), 0.0)
-            found.append(Batch("large numbers", self._scaled(self._some(3, 4), far)))
+            found.append(Batch("large numbers", self._scaled(self._some(3, 4), self.far)))
             even = {
                 n: np.full_like(v, 0.5) if n in floats else v for n, v in self._some(2, 5).items()
             }

@@ -33,7 +33,7 @@ from parity.check import (
     structure,
 )
 from parity.check.awake import awakened
-from parity.check.batches import LARGE, Batch, Drawing
+from parity.check.batches import Batch, Drawing
 from parity.check.copied import how_it_differs
 from parity.check.matching import Matching, match
 from parity.check.report import CheckReport, Coverage
@@ -69,7 +69,8 @@ TRIED = 60  # mappings, to tell layers apart by numbers
 TRIED_AGAIN = 12  # with each further way in which PyTorch may take its inputs
 DRAWS = {"default": 1, "thorough": 4}  # of each batch of the series
 FAR = "large numbers in tables"
-REPEATS = 64  # draws of each side, where only distributions can be compared
+# Draws of each side, where only distributions can be compared; more where fewer do not tell.
+REPEATS = (64, 256)
 Observer = Callable[[str], None]
 Tensors = dict[str, np.ndarray]
 
@@ -406,7 +407,7 @@ class _Job:
                     shown = levels.Comparison(*traces, weights, self.way, self.outputs)
                     inside = self._inside(shown, matching, results)
                     starts = inside.origins(results)
-                elif not starts and FAR in comparison.others:
+                elif not starts and any(FAR in name for name in _failing(results)):
                     inside = self._inside(comparison.others[FAR], matching, results)
                     starts = inside.origins(results)
             notes += [f"{each.framework}: {note}" for each in traces for note in each.notes]
@@ -464,12 +465,11 @@ class _Job:
         """The further batch that shows a difference, if it can be the first: both sides run on it,
         and with labels only one of their number can."""
         refused = [name for trace in traces for name in trace.refused]
-        failing = [m.name for each in results for m in each.tensors if m.verdict == FAIL]
         return next(
             (
                 batch
                 for batch in self.drawing.series()
-                if any(batch.name in name for name in failing)
+                if any(batch.name in name for name in _failing(results))
                 and not any(batch.name in name for name in refused)
                 and not self.asked.labels
             ),
@@ -606,7 +606,8 @@ class _Job:
             return None
         source = self._ends_of_transfer[0]
         held, tables = load_file(self._weights(source)), self._tables(source)
-        large = {n: (v * LARGE).astype(v.dtype) if n in tables else v for n, v in held.items()}
+        far = self.drawing.far
+        large = {n: (v * far).astype(v.dtype) if n in tables else v for n, v in held.items()}
         path, awake = self.folder / source / "awake.safetensors", self._awake
         self._awake = True
         try:
@@ -658,7 +659,11 @@ class _Job:
                 said = "draws could not be paired, and the sides differ without dropout already"
                 return [abstain("randomness", said, self.asked.precision)]
             if levels.unpaired(found):
-                return [levels.distributions(run(repeats=REPEATS))]
+                quick = self.asked.examination == "quick"
+                for repeats in REPEATS[:1] if quick else REPEATS:
+                    result = levels.distributions(run(repeats=repeats))
+                    if result.verdict == FAIL:
+                        break
         return [result]
 
     def _stepped_again(
@@ -973,6 +978,11 @@ class _Job:
 
     def _as_torch(self, inputs: Tensors) -> Tensors:
         return {f"input:{at}": value for at, value in ends.moved(inputs, self.way).items()}
+
+
+def _failing(results: Sequence[LevelResult]) -> list[str]:
+    """The names of the tensors that fail."""
+    return [m.name for each in results for m in each.tensors if m.verdict == FAIL]
 
 
 def _traced(side: Side, request: Request, folder: Path) -> Trace:

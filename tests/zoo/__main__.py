@@ -156,7 +156,7 @@ def _random(count: int, out: Path) -> int:
 
     path = out / "random.json"
     kept = json.loads(path.read_text()) if path.exists() else {"twins": []}
-    known = {row["key"]: row for row in kept["twins"]}
+    known = {row.get("key"): row for row in kept["twins"]}
     rows: list[dict[str, Any]] = []
     for drawn in randoms.drawn(count):
         row = known.get(randoms.key(*drawn)) or randoms.row(*drawn)
