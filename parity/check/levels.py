@@ -367,10 +367,15 @@ def _scale(value: np.ndarray | None) -> float:
     return 0.0 if value is None else Tensor.whole(_float(value)).scale
 
 
-def levels(
-    comparison: Comparison, asked: Sequence[str], beside: Sequence[Measurement] = ()
-) -> list[LevelResult]:
-    """The results of the numeric levels, in order; `beside` belongs to the level forward."""
+def with_more(result: LevelResult, beside: Sequence[Measurement]) -> LevelResult:
+    """The same level, with further comparisons."""
+    if not beside:
+        return result
+    return summarise(result.level, result.precision, [*result.tensors, *beside])
+
+
+def levels(comparison: Comparison, asked: Sequence[str]) -> list[LevelResult]:
+    """The results of the numeric levels, in order."""
     precision, series = comparison.precision, comparison.series
     forward = [*comparison.outputs_in("forward"), *comparison.outputs_in("again")]
     forward += [_further(m) for name in series for m in comparison.outputs_in("forward", name)]
@@ -383,7 +388,7 @@ def levels(
         Measurement(name, FAIL, "", "Keras gives it out and PyTorch does not")
         for name in comparison.outputs.missing
     ]
-    found = [_level("forward", precision, [*forward, *beside])]
+    found = [_level("forward", precision, forward)]
     sides = (comparison.keras, comparison.torch)
     ran = {name: [f"series/{name}/loss" in each.tensors for each in sides] for name in series}
     trained = [name for name, only in series.items() if not only and any(ran[name])]

@@ -378,13 +378,16 @@ class _Job:
         examined = ""
         if RUNS[asked.level] and not alone.unknown:
             comparison, examined = self._compared(weights, alone)
-            further, more = self._precisions(comparison)
-            examined += more
             before = {side: load_file(self._weights(side)) for side in FRAMEWORKS}
             alone = alone.moved((comparison.keras, comparison.torch), before)
             results[0] = alone.result(self.outputs, asked.allow)
             wanted = list(RUNS)[: list(RUNS).index(asked.level) + 1]
-            results += levels.levels(comparison, wanted, further)
+            numeric = levels.levels(comparison, wanted)
+            if not any(each.verdict == FAIL for each in numeric):
+                beside, more = self._precisions(comparison)
+                numeric[0] = levels.with_more(numeric[0], beside)
+                examined += more
+            results += numeric
             if "loss" in RUNS[asked.level]:
                 differ = any(each.verdict == FAIL for each in results)
                 results += self._randomness(weights, differ)
