@@ -1,8 +1,9 @@
 """Make float64 mean float64. Its twin is `keras_impl/exact.py`.
 
 PyTorch multiplies the gradient of a hard sigmoid by a sixth of type float32, whatever the tensor's
-type: a relative error of 3e-8, which a faithful port would be blamed for. And a cast to float32 was
-meant to keep the precision, not to lose it.
+type: a relative error of 3e-8, which a faithful port would be blamed for. Its softplus gives back
+what is above 20, where only float32 cannot tell the difference. And a cast to float32 was meant to
+keep the precision, not to lose it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def hardsigmoid_(input: Tensor) -> Tensor:
     return hardsigmoid(input, inplace=True)
 
 
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """A lower threshold is one that somebody chose."""
+    return functional.softplus(input, beta, threshold if threshold < 20 else max(threshold, 40.0))
+
+
 WIDE: dict[Any, Any] = {
     torch.float32: torch.float64,
     torch.FloatTensor: torch.DoubleTensor,
@@ -68,4 +74,5 @@ ASKING = (
 REPLACED = {  # by the names that watching tells calls by
     "hardsigmoid": hardsigmoid,
     "hardsigmoid_": hardsigmoid_,
+    "softplus": softplus,
 }

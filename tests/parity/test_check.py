@@ -220,3 +220,22 @@ def test_rows_of_a_table_that_one_side_alone_has_decide_nothing_unless_they_are_
     assert report.verdict == ("fail" if read else "pass"), report.text()
     assert any(said in note for note in report.notes) != read
     assert ("PyTorch alone has rows 0, 1 of table.weight" in report.levels[0].detail) == read
+
+
+@pytest.mark.parametrize("threshold", [20, 10])
+def test_a_softplus_is_one_of_float64_unless_another_threshold_is_chosen(threshold: int) -> None:
+    import keras
+    import torch
+
+    def build_keras():
+        gate = keras.layers.Activation("softplus", name="gate")
+        return keras.Sequential([keras.Input((6,)), gate, keras.layers.Dense(2)])
+
+    def build_torch():
+        gate = torch.nn.Softplus(threshold=threshold)
+        return torch.nn.Sequential(gate, torch.nn.Linear(6, 2))
+
+    numbers = np.linspace(-5, 36, 24).reshape(4, 6)
+    report = parity.check_pair(build_keras, build_torch, numbers, level="gradient")
+    assert report.verdict == ("pass" if threshold == 20 else "fail"), report.text()
+    assert threshold == 20 or [each.keras for each in report.origins] == ["gate"]

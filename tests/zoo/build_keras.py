@@ -54,7 +54,8 @@ class Gated(layers.Layer):
 
 
 def build(plan: Spec) -> keras.Model:
-    """The model of `Plan.as_dict()`, with random weights."""
+    """The model of `Plan.as_dict()`, with random weights, always the same."""
+    keras.utils.set_random_seed(1)
     shape = plan["shape"]
     if plan["open"]:
         shape = [None] if len(shape) == 1 else [None, None, shape[2]]
