@@ -303,4 +303,6 @@ def test_an_entry_point_takes_a_plan_from_the_environment(
     assert build_torch.faulty_from_environment().dense2.out_features == 7
 
 
-DENSE = Layer("dense2", "dense", ("flatten1",), settings={"units": 3, "bias": True})
+DENSE = Layer(
+    "dense2", "dense", ("flatten1",), settings={"units": 3, "bias": True, "way": "module"}
+)
