@@ -1,6 +1,7 @@
 """`python -m parity.selftest`: try the ladder on ports with a fault planted in them, and without.
 
-Every fault must be caught and placed; a faithful twin must never be accused.
+Every fault must be caught and placed; a faithful twin must never be accused. With `--pair` the same
+for `parity.check`, on a pair of the user's (`parity.check.planted`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +32,18 @@ EXAMPLES = """examples:
   python -m parity.selftest
   python -m parity.selftest --only padding "NaN weight"
   python -m parity.selftest --json > selftest.json
+  python -m parity.selftest --pair model.keras port.py:build --out runs/selftest-mine
+  python -m parity.selftest --pair a.py:build b.py:build --only epsilon "bias left out" --every
 
 exit status: 0 every fault caught and placed, no control accused; 1 one slipped through or one was
-accused; 2 the request is wrong or a worker could not finish; 130 interrupted"""
+accused; 2 the request is wrong or a worker could not finish; 130 interrupted. With --pair: 0 every
+fault that moves a number is caught; 1 one is not; 2 the request is wrong; 3 the pair does not pass
+as it is"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    return cli.run(lambda: selftest(options))
+    return cli.run(lambda: (selftest_pair if options.pair else selftest)(options))
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -57,6 +63,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=2, help="workers at a time (default 2)")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    pair = parser.add_argument_group("a faithful pair of your own")
+    pair.add_argument(
+        "--pair",
+        nargs=2,
+        metavar=("KERAS", "TORCH"),
+        help="plant faults in TORCH, as python -m parity.check takes it, and see which of them "
+        "parity.check catches and places: what its pass is worth on this model",
+    )
+    pair.add_argument(
+        "--every", action="store_true", help="each fault in all places (default: in one of them)"
+    )
+    given = pair.add_mutually_exclusive_group()
+    given.add_argument("--input-shape", action="append", type=cli.shape, metavar="224,224,3")
+    given.add_argument("--inputs", type=Path, metavar="FILE.npz", help="as for parity.check")
+    pair.add_argument("--seed", type=int, default=0, help="chooses the places (default 0)")
+    pair.add_argument("--threads", type=int, default=1, help="of each framework (default 1)")
     return parser.parse_args(arguments)
 
 
@@ -89,6 +111,39 @@ def selftest(options: argparse.Namespace) -> int:
         _render(report)
         print(f"all recordings, tables and report.html: {out}/")
     return cli.EXIT_PASS if ok else cli.EXIT_FAIL
+
+
+def selftest_pair(options: argparse.Namespace) -> int:
+    """Plant faults in a pair that was given, check each, write and print the table."""
+    for name, least in (("seed", 0), ("threads", 0)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+    from parity.check import planted, run
+
+    out = cli.writable(options.out)
+    asked = run.Asked(
+        shapes=tuple(options.input_shape or ()),
+        inputs=options.inputs,
+        seed=options.seed,
+        threads=options.threads,
+    )
+    said = lambda text: print(f"{text} …", file=sys.stderr)  # noqa: E731
+    try:
+        with tempfile.TemporaryDirectory(prefix="parity-selftest-") as folder:
+            keras, torch = options.pair
+            report = planted.examine(
+                keras, torch, asked, Path(folder), options.only or (), options.every, said
+            )
+    except planted.Unfaithful as error:
+        print(f"error: {error}", file=sys.stderr)
+        return cli.EXIT_UNDECIDED
+    text = json.dumps({"schema": 1, **report}, indent=1, allow_nan=False) + "\n"
+    write_atomically(out / "pair.json", text.encode())
+    table = planted.markdown(report)
+    write_atomically(out / "pair.md", table.encode())
+    print(text if options.json else table, end="")
+    count = report["totals"]
+    return cli.EXIT_PASS if count["caught"] == count["moving numbers"] else cli.EXIT_FAIL
 
 
 def markdown(report: dict[str, Any]) -> str:

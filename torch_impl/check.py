@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,11 @@ from parity.check.trace import Request, Trace
 from parity.recording import write_atomically
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 IN_PRECISION = False  # a run takes copies in the one asked for
+LARGE = 20_000_000  # numbers of a model's runs that are held at once
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -171,6 +173,77 @@ def trace(model: nn.Module, request: Request, out: Path) -> None:
     reference = Trace.read(Path(request.reference)) if request.reference else None
     made = Trace.begin("torch", request.precision, out)
     tracing.trace(model, described, request, reference, made).write(out)
+
+
+def places(model: nn.Module, request: Request, out: Path) -> None:
+    """Write where each fault of the self-test fits."""
+    from dataclasses import asdict
+
+    from torch_impl import sabotage
+    from torch_impl.graph import as_tensors, dtype_of
+    from torch_impl.tracing import inputs_of
+
+    batches = _batches(request)
+    longest = max(sabotage.length(each[0].shape) for each in batches)
+    given = as_tensors(inputs_of(request), dtype_of(model))
+    run = _runner(request)
+    calls = sabotage.seen(model, lambda model: run(model, given), longest)
+    found = {
+        name: {
+            "mistake": operator.mistake,
+            "places": [asdict(place) for place in operator.places(calls)],
+        }
+        for name, operator in sabotage.OPERATORS.items()
+    }
+    write_atomically(out / "places.json", json.dumps(found, indent=1).encode() + b"\n")
+
+
+def numbers(model: nn.Module, request: Request, out: Path) -> None:
+    """Write what a model gives on batches of the self-test's own, with the weights that its
+    faithful like ran with (in the folder `request.reference`); `request.repeats` batches, fewer of
+    a large model."""
+    import numpy as np
+    from safetensors.torch import load_file
+
+    from torch_impl import loading, sabotage
+
+    weights = load_file(Path(request.reference or "") / "transferred.safetensors")
+
+    def build() -> nn.Module:
+        settle(request)
+        built = loading.load(request.model)
+        built.load_state_dict(weights, strict=False)
+        return built
+
+    count = max(2, min(request.repeats, LARGE // (1 + size(model))))
+    batches = sabotage.drawn(_batches(request), count, request.seed)
+    found = dict(sabotage.numbers(build, batches, _runner(request), request.seed))
+    np.savez(out / "numbers.npz", **found)  # type: ignore[arg-type]
+
+
+def _batches(request: Request) -> list[list[torch.Tensor]]:
+    """All of the examination."""
+    from dataclasses import replace
+
+    import torch
+
+    from torch_impl.graph import as_tensors
+    from torch_impl.tracing import inputs_of
+
+    files = [request.inputs, *(file for _, file in request.series)]
+    requests = (replace(request, inputs=file) for file in files)
+    return [as_tensors(inputs_of(each), torch.float64) for each in requests]
+
+
+def _runner(request: Request) -> Callable[[nn.Module, Sequence[torch.Tensor]], Any]:
+    """How a model takes its inputs."""
+
+    def run(model: nn.Module, given: Sequence[torch.Tensor]) -> Any:
+        if request.called:
+            return model(**dict(zip(request.called, given, strict=True)))
+        return model(list(given)) if request.packed else model(*given)
+
+    return run
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy. Functions that close over parts of the model close over the copy's, and what
-    was computed from parameters is copied as numbers, both of which `copy.deepcopy` leaves out."""
+    """A deep copy. Functions that close over parts of the model close over the copy's, what was
+    computed from parameters is copied as numbers, and hooks on parameters' gradients stay, all of
+    which `copy.deepcopy` leaves out."""
     plain = Tensor.__deepcopy__
 
     def tensor(value: Tensor, memo: dict[int, Any]) -> Tensor:
@@ -39,7 +40,13 @@ def copied(model: nn.Module) -> nn.Module:
     }
     dispatch = copy._deepcopy_dispatch  # type: ignore[attr-defined]
     with patch.dict(dispatch, ways), patch.object(Tensor, "__deepcopy__", tensor):
-        return copy.deepcopy(model)
+        made = copy.deepcopy(model)
+    for own, other in zip(model.parameters(), made.parameters(), strict=True):
+        for hook in (own._backward_hooks or {}).values():
+            other.register_hook(hook)
+        for hook in (getattr(own, "_post_accumulate_grad_hooks", None) or {}).values():
+            other.register_post_accumulate_grad_hook(hook)
+    return made
 
 
 def _function(function: Any, memo: dict[int, Any]) -> Any:

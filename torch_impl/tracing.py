@@ -165,6 +165,8 @@ class _Side:
                 outputs = self._watched(model.eval(), given, recorder)
                 twice = not nudge and self.request.nudge
                 again = self._plain(model, inputs) if twice else None
+                if again is not None and not all(map(torch.equal, outputs, again)):
+                    self._note(self._another_time(model, inputs, recorder))
             yield self._ordered("forward", recorder.values)
             yield self._outputs("forward", outputs)
             if again is not None:
@@ -173,6 +175,17 @@ class _Side:
             model = self._training(self._fresh(nudge))
             with self._draws("training", model, not nudge):
                 yield from self._train(model, inputs)
+
+    def _another_time(self, model: nn.Module, inputs: Arrays, first: _Recorder) -> list[str]:
+        """Which call begins to give something else, without gradients and not the first time."""
+        again = _Recorder(self.nodes)
+        with torch.no_grad():
+            self._watched(model, as_tensors(inputs, self.dtype), again)
+        for node in self.graph.nodes:
+            ours, theirs = first.values.get(node.name), again.values.get(node.name)
+            if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+                return [f"{node.name} gives something else the second time, without gradients"]
+        return []
 
     def further(self, name: str, inputs: Arrays, nudge: bool = False) -> Iterator[Arrays]:
         """What decides, of a further batch."""

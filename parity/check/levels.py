@@ -116,12 +116,12 @@ class Comparison:
             yield self._if_paired(found, run) if mode != "training" else found
 
     def _if_paired(self, found: Measurement, run: str) -> Measurement:
-        """In inference, a difference of runs that draw numbers the other side does not decides
-        nothing."""
+        """In inference, a difference of runs that draw numbers the other side was not seen to
+        draw decides nothing, unless one side alone draws."""
         drawn = [each.drawn.get(run, {}) for each in (self.keras, self.torch)]
         kinds = ("unmatched", "unused", "uncaught")
         open_ = [text for each in drawn for kind in kinds for text in each.get(kind, ())]
-        if found.verdict != FAIL or not open_:
+        if found.verdict != FAIL or not open_ or surplus(self, run):
             return found
         reason = f"it draws numbers that the other side was not seen to draw: {', '.join(open_)}"
         return replace(found, verdict=ABSTAIN, reason=reason)
@@ -451,6 +451,18 @@ def unpaired(comparison: Comparison) -> bool:
     drawn = [each.drawn.get("training", {}) for each in (comparison.keras, comparison.torch)]
     kinds = ("unmatched", "unused", "uncaught")
     return any(each.get(kind) for each in drawn for kind in kinds)
+
+
+def surplus(comparison: Comparison, run: str = "training") -> bool:
+    """Whether PyTorch draws more: it alone draws, or each of Keras' draws has its partner and it
+    goes on to draw; or whether it draws nothing and Keras does. Nothing is left to pair it with."""
+    ours, theirs = (each.drawn.get(run, {}) for each in (comparison.keras, comparison.torch))
+    if ours.get("uncaught") or theirs.get("uncaught"):
+        return False
+    spare, unused = theirs.get("unmatched", []), theirs.get("unused", [])
+    if spare:
+        return not unused
+    return bool(unused) and len(unused) == len(ours.get("draws", ()))
 
 
 def distributions(comparison: Comparison) -> LevelResult:

@@ -66,7 +66,13 @@ class Inside:
             return []
         if first.level in ("buffers", "update", "trajectory"):
             return self._by_training(first)
-        return self._by_numbers() or self._starts(first.level)
+        found = self._by_numbers()
+        if first.level in ("forward", "loss"):  # what comes back explains no output
+            forward = [each for each in found if each.level == "forward"]
+            return forward or self._starts(first.level) or self._behind(first) or found
+        if first.level == "gradient":
+            return found or self._starts(first.level) or self._before()
+        return found or self._starts(first.level)
 
     def _by_training(self, level: LevelResult) -> list[Origin]:
         """What is trained on one side alone, or else the parameters that differ after steps with
@@ -122,6 +128,35 @@ class Inside:
                 Origin("", n, level, "its inputs agree, its output is nowhere") for n in theirs
             ]
         return found
+
+    def _behind(self, level: LevelResult) -> list[Origin]:
+        """Outputs that differ though the calls that gave them agree: what is done behind these is
+        no call of the graph, since inference does without it."""
+        outputs = {f"output {at}": each for at, each in enumerate(self.comparison.outputs.given)}
+        failing = {m.name for m in level.tensors if m.verdict == FAIL}  # of the first batch
+        keras, torch = (graph.outputs for graph in self.graphs)
+        said = f"it agrees in {self.mode}, and what is given out behind it does not"
+        return [
+            Origin(keras[each.keras], torch[each.torch], level.level, said)
+            for name, each in outputs.items()
+            if failing & {name, f"{name} in training mode"}
+            and torch[each.torch] in self.cuts.get(keras[each.keras], ())
+        ]
+
+    def _before(self) -> list[Origin]:
+        """The last call whose gradient differs though those that read it have the same ones."""
+        apart = [
+            name
+            for name, each in self._nodes(self.comparison.torch, "upstream").items()
+            if each.verdict == FAIL
+        ]
+        graph, said = self.graphs[0], "the gradient that comes back to it differs"
+        for name in reversed(apart):
+            behind = {node.name for node in graph.nodes if name in node.inputs}
+            if not behind & set(apart):
+                theirs = self.matching.by_keras[name].torch.name
+                return [Origin(name, theirs, "gradient", said)]
+        return []
 
     def _by_numbers(self) -> list[Origin]:
         if self.forced is None:

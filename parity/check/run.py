@@ -409,7 +409,8 @@ class _Job:
                     traces = self._run(RUNS[asked.level][:2], (), first=batch)
                     shown = levels.Comparison(*traces, weights, self.way, self.outputs)
                     inside = self._inside(shown, matching, results)
-                    starts = inside.origins(results)
+                    steps = [each for each in wanted if each not in levels.STEPPING]
+                    starts = inside.origins(levels.levels(shown, steps))
                 elif not starts and any(FAR in name for name in _failing(results)):
                     inside = self._inside(comparison.others[FAR], matching, results)
                     starts = inside.origins(results)
@@ -658,10 +659,10 @@ class _Job:
             other = levels.randomness(run(mirrored=True))
             if other.verdict != FAIL:
                 return [other]
-            if levels.unpaired(found) and differ:
-                said = "draws could not be paired, and the sides differ without dropout already"
-                return [abstain("randomness", said, self.asked.precision)]
-            if levels.unpaired(found):
+            if levels.unpaired(found) and not levels.surplus(found):
+                if differ:
+                    said = "draws could not be paired, and the sides differ without dropout already"
+                    return [abstain("randomness", said, self.asked.precision)]
                 quick = self.asked.examination == "quick"
                 for repeats in REPEATS[:1] if quick else REPEATS:
                     result = levels.distributions(run(repeats=repeats))

@@ -80,6 +80,42 @@ def test_a_second_bias_that_is_trained_is_named() -> None:
     assert {each.level for each in report.origins} & {"update", "trajectory"}  # numbers show it too
 
 
+def test_what_training_alone_does_behind_the_last_call_is_placed() -> None:
+    import keras
+    import torch
+
+    class Larger(torch.nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            return 1.001 * y if self.training else y
+
+    def build_keras():
+        dense = keras.layers.Dense
+        return keras.Sequential([keras.Input((5,)), dense(4), dense(3, name="head")])
+
+    report = parity.check_pair(
+        build_keras, lambda: torch.nn.Sequential(torch.nn.Linear(5, 4), Larger(4, 3))
+    )
+    assert report.first_failure.level == "loss", report.text()
+    assert [(each.keras, each.torch) for each in report.origins] == [("head", "1")]
+
+
+@pytest.mark.parametrize(("always", "level"), [(True, "forward"), (False, "randomness")])
+def test_a_dropout_that_keras_has_not_fails(always: bool, level: str) -> None:
+    import keras
+    import torch
+
+    class Dropped(torch.nn.Linear):
+        def forward(self, x):
+            return torch.nn.functional.dropout(super().forward(x), 0.3, always or self.training)
+
+    def build_keras():
+        return keras.Sequential([keras.Input((5,)), keras.layers.Dense(6)])
+
+    report = parity.check_pair(build_keras, lambda: torch.nn.Sequential(Dropped(5, 6)))
+    assert report.first_failure.level == level, report.text()
+
+
 def test_a_row_that_is_not_trained_is_named() -> None:
     import keras
     import torch

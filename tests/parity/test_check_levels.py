@@ -256,3 +256,32 @@ def test_inference_that_draws_what_the_other_side_does_not_is_not_judged() -> No
     drawn = {"forward": {"uncaught": ["a sampler of its own"]}}
     found = compared(trace("keras", outputs(X)), trace("torch", outputs(X + 1), drawn=drawn))
     assert found.verdict == "abstain" and "a sampler of its own" in found.detail
+
+
+MORE = {"unmatched": ["dropout: uniform (4, 3)"], "unused": []}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "alone"),
+    [
+        ({}, MORE, True),  # PyTorch alone draws
+        ({"draws": ["drop"]}, MORE, True),  # and goes on where Keras' draws are used up
+        ({"draws": ["drop"]}, {"unmatched": [], "unused": ["drop"]}, True),  # Keras alone draws
+        ({"draws": ["drop"]}, {**MORE, "unused": ["drop"]}, False),  # they may be the same
+        ({"draws": ["a", "b"]}, {"unmatched": [], "unused": ["a"]}, False),  # perhaps drawn in one
+        ({}, {"uncaught": ["a sampler"]}, False),
+        ({"uncaught": ["numpy.random"]}, MORE, False),
+        ({}, {}, False),
+    ],
+)
+def test_draws_that_nothing_is_left_to_pair_with_decide(
+    ours: dict[str, list[str]], theirs: dict[str, list[str]], alone: bool
+) -> None:
+    sides = (
+        trace("keras", outputs(X), drawn={"forward": ours}),
+        trace("torch", outputs(X + 1), drawn={"forward": theirs}),
+    )
+    open_ = any(theirs.get(kind) for kind in ("unmatched", "unused", "uncaught"))
+    open_ = open_ or bool(ours.get("uncaught"))
+    expected = "abstain" if open_ and not alone else "fail"
+    assert compared(*sides).verdict == expected

@@ -299,11 +299,30 @@ def test_a_second_call_shows_what_is_kept_between_calls(tmp_path: Path, keeps: b
     model = stirred(Kept(keeps))
     asked = Asked(tmp_path, model, images(4, 3), levels=("forward",), nudge=True)
     model.before = 0  # describing calls too
-    outputs = asked.trace().under("outputs")
+    made = asked.trace()
+    outputs = made.under("outputs")
+    said = [note for note in made.notes if "something else the second time" in note]
+    assert bool(said) is keeps
     expected = images(4, 3) @ model.fc.weight.double().detach().numpy().T
     expected = expected + model.fc.bias.double().detach().numpy()
     close(outputs["forward/0"], expected)
     close(outputs["again/0"], expected + keeps)
+
+
+@pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_hook_on_a_parameters_gradient_is_part_of_the_model(tmp_path: Path, kind: str) -> None:
+    def halved(given: Tensor) -> Tensor | None:
+        if kind == "register_hook":
+            return given / 2
+        given.grad /= 2
+        return None
+
+    plain = Asked(tmp_path, stirred(nn.Linear(3, 2)), images(4, 3)).trace()
+    model = stirred(nn.Linear(3, 2))
+    getattr(model.weight, kind)(halved)
+    found = Asked(tmp_path, model, images(4, 3)).trace()
+    close(found.tensors["gradient/weight"], plain.tensors["gradient/weight"] / 2)
+    close(found.tensors["gradient/bias"], plain.tensors["gradient/bias"])
 
 
 class FourOnly(nn.Module):

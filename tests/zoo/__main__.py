@@ -1,7 +1,8 @@
 """`python -m tests.zoo [NAME…] [--published] --out results/zoo`: check pairs, keep what came out.
 
 The small pairs run in this process, so that each framework is loaded once; the published ones,
-which are large, by `python -m parity.check`. `--random 100` checks that many random twins, and each
+which are large, by `python -m parity.check`. `--planted` plants faults in each faithful small pair,
+as `python -m parity.selftest --pair` does. `--random 100` checks that many random twins, and each
 with one random mistake. `--libraries` checks pairs of maintained libraries, and each with mistakes.
 `--readme README.md` checks nothing and writes what is known of the published ones into it.
 """
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from parity.check import pairs
+from parity.check.planted import Fault
 from parity.recording import write_atomically
 from parity.study.grid import markdown_table
 from parity.study.pages import placed
@@ -52,6 +54,7 @@ def main() -> int:
     parser.add_argument("--published", action="store_true", help="those instead of the small ones")
     parser.add_argument("--random", type=int, metavar="N", help="random twins instead")
     parser.add_argument("--libraries", action="store_true", help="pairs of libraries instead")
+    parser.add_argument("--planted", action="store_true", help="faults in faithful pairs instead")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--readme", type=Path, metavar="FILE", help="write the table there")
     options = parser.parse_args()
@@ -60,6 +63,8 @@ def main() -> int:
         text = placed(options.readme.read_text(), README_HEADING, _section(rows))
         write_atomically(options.readme, text.encode())
         return 0
+    if options.planted:
+        return _planted(options.names, options.out)
     if options.libraries:
         from tests.zoo import libraries
 
@@ -191,6 +196,70 @@ def _write_random(rows: list[dict[str, Any]], environment: dict[str, Any], path:
     table = "\n".join(lines)
     page = f"{summary}\nTwins that have\n\n{counts}\n{table}\n"
     write_atomically(path.with_suffix(".md"), page.encode())
+
+
+def _planted(names: list[str], out: Path) -> int:
+    """What the check catches of the faults that the self-test plants; a row for every pair."""
+    from parity.check import planted
+    from parity.check.run import Asked
+
+    path = out / "pairs.json"
+    known = json.loads(path.read_text())["pairs"] if path.exists() else {}
+    for pair in (each for each in zoo.FAITHFUL if each.name in names or not names):
+        with tempfile.TemporaryDirectory() as folder:
+            known[pair.name] = planted.examine(
+                *(
+                    pair.keras_spec,
+                    pair.torch_spec,
+                    Asked(shapes=() if pair.words else pair.shapes, threads=1),
+                ),
+                Path(folder),
+                observe=lambda said, name=pair.name: print(f"{name}: {said}", file=sys.stderr),
+            )
+        known = {each.name: known[each.name] for each in zoo.FAITHFUL if each.name in known}
+        values = {"schema": 1, "totals": _summed(known), "pairs": known}
+        write_atomically(path, json.dumps(values, indent=1).encode() + b"\n")
+        write_atomically(out / "pairs.md", _planted_page(known).encode())
+    count = _summed(known)
+    return 0 if count["caught"] == count["moving numbers"] else 1
+
+
+def _summed(reports: dict[str, Any]) -> dict[str, int]:
+    totals = [report["totals"] for report in reports.values()]
+    keys = ("planted", "moving numbers", "caught", "placed", "undecided", "missed")
+    operators = {fault["operator"] for each in reports.values() for fault in each["faults"]}
+    return {"operators": len(operators)} | {key: sum(t[key] for t in totals) for key in keys}
+
+
+def _planted_page(reports: dict[str, Any]) -> str:
+    """Totals of every pair, and what was not caught or not placed; what moves no number apart."""
+    keys = ["operators", "planted", "moving numbers", "caught", "placed", "undecided", "missed"]
+    rows = {name: each["totals"] for name, each in reports.items()} | {"all": _summed(reports)}
+    lines = markdown_table(
+        ["pair", *keys], [[name, *(str(row[key]) for key in keys)] for name, row in rows.items()]
+    )
+    faults = [(name, Fault(**fault)) for name, e in reports.items() for fault in e["faults"]]
+    open_ = [
+        [name, f.operator, f.where, f.outcome, f.level, f.reason or f.origin]
+        for name, f in faults
+        if f.outcome not in ("nothing", "layout") and not (f.outcome == "caught" and f.placed)
+    ]
+    still = [
+        [name, f.operator, f.where, f.proof, f.verdict]
+        for name, f in faults
+        if f.outcome in ("nothing", "layout")
+    ]
+    heading = [
+        "pair",
+        "not caught or not placed",
+        "at",
+        "outcome",
+        "level",
+        "why, or what is named",
+    ]
+    lines += ["", *markdown_table(heading, open_, left=6)]
+    lines += ["", *markdown_table(["pair", "is no fault here", "at", "proof", "verdict"], still, 5)]
+    return "\n".join(lines) + "\n"
 
 
 def inputs(pair: zoo.Pair, batch: int = 4) -> list[np.ndarray]:
