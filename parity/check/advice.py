@@ -43,9 +43,8 @@ LENGTHS = {"upsample": {"size": ("scale_factor", "size")}}  # where a kind has a
 def setting(port: str, kind: str, key: str, value: Any) -> str:
     """The argument of the port's layer that gives the other side's value."""
     if key == "unbiased":
-        return "update the moving variance with the batch's " + (
-            "unbiased variance, n / (n - 1) of the biased" if value else "biased variance"
-        )
+        name = "running_var" if port == "torch" else "moving_variance"
+        return f"update {name} with the batch's {'unbiased' if value else 'biased'} variance"
     if key == "frozen":
         return _frozen(port, value)
     if key == "padding" and isinstance(value, list):

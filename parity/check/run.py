@@ -533,12 +533,13 @@ class _Job:
         """What float64 does not show; and what was run for it, in words."""
         found: list[Measurement] = []
         words = ""
-        able = self._series and not self._noise and not self.asked.labels
+        eps = precisions.unit(self._declared)  # then float32 is not what it computes in
+        able = self._series and not (self._noise or self.asked.labels or eps)
         batch = self.drawing.close() if able and self.asked.precision == "float64" else None
         if batch is not None:
             found += self._in_float32(batch)
             words = f". float32: {batch.name}" if found else ""
-        if eps := precisions.unit(self._declared):
+        if eps:
             found += self._as_declared(comparison, eps)
             words += ". Each side in the precision that it declares"
         return found, words
