@@ -20,6 +20,8 @@ from parity.check.trace import Trace
 from parity.ladder.measure import FAIL, Measurement
 from parity.ladder.results import LevelResult
 
+CLOSED = {"relu": (0, np.inf), "relu6": (0, 6)}  # activations, and between what they are open
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -244,6 +246,12 @@ class Inside:
             comparison.torch.floors.get(f"{kind}/{match.torch.name}", 0.0),
         )
         name = match.keras.name if kind != "upstream" else f"upstream {match.keras.name}"
+        if kind == "upstream" and match.keras.kind in CLOSED:  # where it is shut, nothing goes back
+            low, high = CLOSED[match.keras.kind]
+            given = comparison.keras.tensors[f"{self.mode}/{match.keras.name}"]
+            if given.shape == left.shape == theirs.shape:
+                opened = (given > low) & (given < high)
+                left, theirs = np.where(opened, left, 0), np.where(opened, theirs, 0)
         theirs = np.ascontiguousarray(theirs)
         return comparison.compared(name, left, theirs, lambda a: comparison._allowed(a, floor))
 

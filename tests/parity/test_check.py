@@ -116,6 +116,39 @@ def test_a_dropout_that_keras_has_not_fails(always: bool, level: str) -> None:
     assert report.first_failure.level == level, report.text()
 
 
+def test_a_gradient_is_blamed_where_it_starts_and_not_on_ties_that_a_relu_shuts() -> None:
+    """Zeros around a pool in Keras, minus infinity in PyTorch: behind a ReLU they tie with others,
+    and what comes back to the tied elements ends there."""
+    import keras
+    import torch
+
+    class Less(torch.nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            return 0.99 * y + 0.01 * y.detach()
+
+    def build_keras():
+        layers = keras.layers
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 2)),
+                *(layers.Conv2D(3, 3), layers.ReLU(), layers.ZeroPadding2D(1)),
+                *(layers.MaxPooling2D(3, 2), layers.Flatten(), layers.Dense(4, name="hidden")),
+                layers.Dense(2),
+            ]
+        )
+
+    def build_torch():
+        return torch.nn.Sequential(
+            *(torch.nn.Conv2d(2, 3, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, padding=1)),
+            *(torch.nn.Flatten(), Less(27, 4), torch.nn.Linear(4, 2)),
+        )
+
+    report = parity.check_pair(build_keras, build_torch)
+    assert report.first_failure.level == "gradient", report.text()
+    assert (report.origins[0].keras, report.origins[0].torch) == ("hidden", "4"), report.text()
+
+
 def test_a_row_that_is_not_trained_is_named() -> None:
     import keras
     import torch
